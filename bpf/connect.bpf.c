@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The hooks. Each first asks whether the call is ours (VIP range, port 53, a
+ * socket that was armed) and returns when it is not: that path is every
+ * bystander's. Return values: 1 lets the call go on, 0 refuses it. */
+
+#include "lib/config.h"
+#include "lib/maps.h"
+#include "lib/socket.h"
+#include "lib/metrics.h"
+#include "lib/events.h"
+#include "lib/track.h"
+#include "lib/lb.h"
+#include "lib/dns.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Types that no map names, kept in BTF for the generated Go. */
+const struct event *unused_event __attribute__((unused));
+const enum outcome *unused_outcome __attribute__((unused));
+const enum failure *unused_failure __attribute__((unused));
+const enum policy *unused_policy __attribute__((unused));
+
+#define DNS_PORT 53
+
+enum verdict {
+	PASS,          /* untouched */
+	REWRITE,       /* to call.dst */
+	REFUSE,        /* ECONNREFUSED */
+	UNREACHABLE,   /* EHOSTUNREACH */
+	OUT_OF_SCOPE,  /* EPERM */
+};
+
+/* One call, IPv4 or IPv6, away from its context. */
+struct call {
+	struct addr dst;
+	__be16 port;
+	__u8 protocol;
+	bool connected; /* connect, not sendmsg */
+};
+
+static __always_inline bool in_scope(const struct task *task, __u8 namespace)
+{
+	return task->scope[(namespace >> 6) & 3] & (1ULL << (namespace & 63));
+}
+
+static __always_inline bool pick(const struct frontend_key *key, const struct task *task, const __u32 *sticky,
+				 struct frontend *fe, struct choice *to)
+{
+	struct frontend *found = bpf_map_lookup_elem(&frontends_v1, key);
+
+	if (!found)
+		return false;
+	*fe = *found;
+	if (!same_addr(&fe->key.addr, &key->addr) || fe->key.port != key->port)
+		return false;
+	if (fe->count == 0)
+		return true;
+	return choose(fe, task, sticky, to);
+}
+
+static __always_inline void remember_datagram(__u64 cookie, const struct addr *remote, __be16 port,
+					      const struct addr *shown, __be16 shown_port)
+{
+	struct datagram_key key = { .cookie = cookie, .remote = *remote, .port = port };
+	struct datagram value = { .addr = *shown, .port = shown_port };
+
+	bpf_map_update_elem(&datagrams_v1, &key, &value, BPF_ANY);
+}
+
+static __always_inline void record(struct bpf_sock_addr *ctx, const struct call *call, const struct frontend *fe,
+				   const struct task *task, const struct choice *to, __u64 netns, __u64 cookie)
+{
+	struct connection c = {
+		.vip = call->dst,
+		.remote = to->addr,
+		.vip_port = call->port,
+		.remote_port = to->port,
+		.protocol = call->protocol,
+		.endpoint = to->id,
+		.service = fe->service,
+		.task = task->id,
+		.netns = netns,
+	};
+
+	if (call->protocol == IPPROTO_UDP)
+		remember_datagram(cookie, &to->addr, to->port, &call->dst, call->port);
+	if (call->connected)
+		track(cookie, &c, call->protocol == IPPROTO_TCP && is_subflow(ctx));
+}
+
+static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct call *call)
+{
+	struct frontend_key key = { .addr = call->dst, .port = call->port, .protocol = call->protocol };
+	__u64 netns = bpf_get_netns_cookie(ctx), cookie = bpf_get_socket_cookie(ctx);
+	struct task *task = find_task(ctx, netns);
+	struct frontend fe = {};
+	struct choice to = {};
+	__u32 hash = ((__u32)cookie ^ bpf_ntohl(key.addr.w[3])) * 0x9e3779b1U >> 8;
+	__u32 *sticky = call->connected ? NULL : &hash;
+
+	if (!task)
+		return PASS; /* a stranger: VIPs are handed out only to clients */
+	/* Once more on a miss: a publish may have replaced what was read. */
+	if (!pick(&key, task, sticky, &fe, &to) && !pick(&key, task, sticky, &fe, &to)) {
+		if (!fe.service) {
+			count(OUTCOME_NO_FRONTEND);
+			/* getaddrinfo sorts addresses by connecting UDP sockets to them. */
+			return call->protocol == IPPROTO_UDP && call->connected ? PASS : REFUSE;
+		}
+		count(OUTCOME_STALE);
+		return UNREACHABLE;
+	}
+	if (!in_scope(task, fe.namespace)) {
+		count(OUTCOME_OUT_OF_SCOPE);
+		return OUT_OF_SCOPE;
+	}
+	if (fe.count == 0) {
+		count(OUTCOME_NO_ENDPOINT);
+		return UNREACHABLE;
+	}
+	record(ctx, call, &fe, task, &to, netns, cookie);
+	count(OUTCOME_TRANSLATED);
+	call->dst = to.addr;
+	call->port = to.port;
+	return REWRITE;
+}
+
+static __always_inline enum verdict to_resolver(struct bpf_sock_addr *ctx, struct call *call)
+{
+	struct resolver *r;
+
+	r = find_resolver(ctx, &call->dst);
+	if (!r)
+		return PASS;
+	/* TCP too: getpeername finds the resolver here. */
+	remember_datagram(bpf_get_socket_cookie(ctx), &r->addr, r->port, &call->dst, call->port);
+	call->dst = r->addr;
+	call->port = r->port;
+	return REWRITE;
+}
+
+/* An application that turns to an endpoint directly must see the endpoint. */
+static __always_inline void forget_datagram(struct bpf_sock_addr *ctx, const struct call *call)
+{
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings_v1, &zero);
+	struct datagram_key key = { .remote = call->dst, .port = call->port };
+
+	if (!set || !set->has_datagrams)
+		return;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	bpf_map_delete_elem(&datagrams_v1, &key);
+}
+
+static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, struct call *call)
+{
+	call->protocol = transport(ctx);
+	if (!call->protocol || is_own(ctx))
+		return PASS;
+	if (is_vip(&call->dst))
+		return translate(ctx, call);
+	return to_resolver(ctx, call);
+}
+
+/* What a refusal looks like to the application. Kernels before 5.18 know only
+ * EPERM, which many clients take as final, so there a TCP connect is sent
+ * where the kernel refuses it by itself: port 0 of loopback, or broadcast. */
+static __always_inline int refuse(struct call *call, enum verdict v)
+{
+	if (v == OUT_OF_SCOPE)
+		return 0;
+	if (has_set_retval) {
+		bpf_set_retval(v == REFUSE ? -ECONNREFUSED : -EHOSTUNREACH);
+		return 0;
+	}
+	if (call->protocol != IPPROTO_TCP)
+		return 0;
+	call->dst = mapped(v == REFUSE ? bpf_htonl(0x7f000001) : 0xffffffff);
+	call->port = v == REFUSE ? 0 : call->port;
+	return 1;
+}
+
+static __always_inline int finish4(struct bpf_sock_addr *ctx, struct call *call, enum verdict v)
+{
+	if (v == PASS)
+		return 1;
+	if (v != REWRITE && !refuse(call, v))
+		return 0;
+	ctx->user_ip4 = call->dst.w[3];
+	ctx->user_port = call->port;
+	return 1;
+}
+
+static __always_inline void store6(struct bpf_sock_addr *ctx, const struct addr *a, __be16 port)
+{
+	ctx->user_ip6[0] = a->w[0];
+	ctx->user_ip6[1] = a->w[1];
+	ctx->user_ip6[2] = a->w[2];
+	ctx->user_ip6[3] = a->w[3];
+	ctx->user_port = port;
+}
+
+static __always_inline int finish6(struct bpf_sock_addr *ctx, struct call *call, enum verdict v)
+{
+	if (v == PASS)
+		return 1;
+	if (v != REWRITE && !refuse(call, v))
+		return 0;
+	store6(ctx, &call->dst, call->port);
+	return 1;
+}
+
+static __always_inline struct addr dst6(const struct bpf_sock_addr *ctx)
+{
+	return (struct addr){ { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3] } };
+}
+
+static __always_inline bool learn(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie, netns;
+
+	if (ctx->user_ip4 != learn_addr || !is_own(ctx))
+		return false;
+	cookie = bpf_get_socket_cookie(ctx);
+	netns = bpf_get_netns_cookie(ctx);
+	bpf_map_update_elem(&learned_v1, &cookie, &netns, BPF_ANY);
+	return true;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct call call;
+
+	if (!is_vip4(ctx->user_ip4) && ctx->user_port != bpf_htons(DNS_PORT))
+		return 1;
+	if (learn(ctx))
+		return 1;
+	call = (struct call){ .dst = mapped(ctx->user_ip4), .port = ctx->user_port, .connected = true };
+	return finish4(ctx, &call, decide(ctx, &call));
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	struct call call = { .dst = dst6(ctx), .port = ctx->user_port, .connected = true };
+
+	if (!is_vip(&call.dst) && call.port != bpf_htons(DNS_PORT))
+		return 1;
+	return finish6(ctx, &call, decide(ctx, &call));
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct call call = { .dst = mapped(ctx->user_ip4), .port = ctx->user_port };
+	enum verdict v = PASS;
+
+	if (is_vip(&call.dst) || call.port == bpf_htons(DNS_PORT))
+		v = decide(ctx, &call);
+	if (v == PASS)
+		forget_datagram(ctx, &call);
+	return finish4(ctx, &call, v);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct call call = { .dst = dst6(ctx), .port = ctx->user_port };
+	enum verdict v = PASS;
+
+	if (is_vip(&call.dst) || call.port == bpf_htons(DNS_PORT))
+		v = decide(ctx, &call);
+	if (v == PASS)
+		forget_datagram(ctx, &call);
+	return finish6(ctx, &call, v);
+}
+
+static __always_inline struct datagram *shown_as(struct bpf_sock_addr *ctx, const struct addr *from, __be16 port)
+{
+	struct datagram_key key = { .cookie = bpf_get_socket_cookie(ctx), .remote = *from, .port = port };
+
+	return bpf_map_lookup_elem(&datagrams_v1, &key);
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct addr from = mapped(ctx->user_ip4);
+	struct datagram *shown = shown_as(ctx, &from, ctx->user_port);
+
+	if (shown) {
+		ctx->user_ip4 = shown->addr.w[3];
+		ctx->user_port = shown->port;
+	}
+	return 1;
+}
+
+/* Also for v4-mapped sockets, whose questions went out through sendmsg4. */
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct addr from = dst6(ctx);
+	struct datagram *shown = shown_as(ctx, &from, ctx->user_port);
+
+	if (shown) {
+		struct addr a = shown->addr;
+		__be16 port = shown->port;
+
+		store6(ctx, &a, port);
+	}
+	return 1;
+}
+
+/* The VIP this socket's peer goes by, if we translated it. */
+static __always_inline bool peer_of(struct bpf_sock_addr *ctx, const struct addr *peer, __be16 port, struct datagram *out)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	struct datagram *shown;
+
+	if (c) {
+		if (!same_addr(&c->remote, peer) || c->remote_port != port)
+			return false;
+		*out = (struct datagram){ .addr = c->vip, .port = c->vip_port };
+		return true;
+	}
+	shown = shown_as(ctx, peer, port);
+	if (!shown)
+		return false;
+	*out = *shown;
+	return true;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct addr peer = mapped(ctx->user_ip4);
+	struct datagram shown;
+
+	if (peer_of(ctx, &peer, ctx->user_port, &shown)) {
+		ctx->user_ip4 = shown.addr.w[3];
+		ctx->user_port = shown.port;
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct addr peer = dst6(ctx);
+	struct datagram shown;
+
+	if (peer_of(ctx, &peer, ctx->user_port, &shown))
+		store6(ctx, &shown.addr, shown.port);
+	return 1;
+}
+
+/* Runs at every close on the node, accepted sockets too, and before FIN: most
+ * leave at the first test. */
+SEC("cgroup/sock_release")
+int sock_release(struct bpf_sock *ctx)
+{
+	struct connection *c;
+	__u64 cookie;
+
+	if (ctx->type == SOCK_STREAM && ctx->state != TCP_CLOSE && ctx->state != TCP_SYN_SENT)
+		return 1;
+	cookie = bpf_get_socket_cookie(ctx);
+	c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	if (!c)
+		return 1;
+	if (c->flags & CONNECTION_ARMED)
+		c->flags |= CONNECTION_CLOSING;
+	else
+		forget(cookie, c);
+	return 1;
+}
+
+/* Always 1, and never a reply: a 0 turns every other program's reply into -1. */
+SEC("sockops")
+int sock_ops(struct bpf_sock_ops *ops)
+{
+	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		on_connect(ops);
+		return 1;
+	}
+	if (!(ops->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG))
+		return 1;
+	if (ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		on_established(ops);
+	else if (ops->op == BPF_SOCK_OPS_RTO_CB)
+		on_timeout(ops);
+	else if (ops->op == BPF_SOCK_OPS_STATE_CB && ops->args[1] == TCP_CLOSE)
+		on_close(ops);
+	return 1;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Port 53 of a task's own resolvers goes to our DNS socket while that socket
+ * lives and its loop beats; else DNS works as if we had never been there. */
+#pragma once
+
+#include "metrics.h"
+#include "socket.h"
+
+static __always_inline bool is_alive(__u32 seat)
+{
+	__u64 *beat = bpf_map_lookup_elem(&heartbeats_v1, &seat);
+	struct bpf_sock *sk;
+
+	if (!beat || bpf_ktime_get_ns() - *beat > HEARTBEAT_NS)
+		return false;
+	sk = bpf_map_lookup_elem(&listeners_v1, &seat);
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
+/* Returns our socket for this destination, or NULL: not a resolver of this
+ * task, or we are away. */
+static __always_inline struct resolver *find_resolver(void *ctx, const struct addr *addr)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct task *task = find_task(ctx, netns);
+	struct resolver_key key = { .addr = *addr };
+	struct resolver *r;
+
+	if (!task)
+		return NULL;
+	key.task = task->id;
+	r = bpf_map_lookup_elem(&resolvers_v1, &key);
+	if (!r || r->netns != netns)
+		return NULL;
+	if (!is_alive(r->seat)) {
+		count(OUTCOME_DNS_AWAY);
+		return NULL;
+	}
+	count(OUTCOME_DNS);
+	return r;
+}

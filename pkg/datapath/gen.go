@@ -1,0 +1,3 @@
+package datapath
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -cflags "-O2 -g -Wall -Werror -mcpu=v2 -I/usr/include/x86_64-linux-gnu" -type addr -type histogram -type event -type datagram -type datagram_key -type connection -type slot -type endpoint -type endpoint_stats -type service_stats -type task -type settings -type frontend -type frontend_key -type resolver -type resolver_key -type task_endpoint -type outcome -type failure connect ../../bpf/connect.bpf.c

@@ -1,0 +1,155 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/cilium/ebpf"
+
+	"connectd/pkg/lb"
+	"connectd/pkg/plan"
+)
+
+// adoptSlots takes the ranges that published frontends use, so that nothing is
+// written over them before they are replaced.
+func (d *Datapath) adoptSlots() error {
+	d.slots = newSlotAllocator(uint32(len(d.shared.slots)))
+	for f, err := range all[connectFrontendKey, connectFrontend](d.objs.FrontendsV1) {
+		if err != nil {
+			return fmt.Errorf("read frontends: %w", err)
+		}
+		s := span{f.value.Base, f.value.Count}
+		d.slots.claim(s)
+		held := d.slots.held[lb.ServiceID(f.value.Service)]
+		if decodeAddr(f.key.Addr).Is4() {
+			held.v4 = s
+		} else {
+			held.v6 = s
+		}
+		d.slots.held[lb.ServiceID(f.value.Service)] = held
+	}
+	return nil
+}
+
+// Resync reads the kernel back, deletes what the plan does not name and
+// returns how many entries it had to repair. Run it after the first Apply (it
+// is the prune) and now and then: somebody with bpftool may have been here.
+func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
+	for _, step := range []func(*plan.Desired) (int, error){
+		d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers,
+	} {
+		n, err := step(want)
+		repaired += n
+		if err != nil {
+			return repaired, err
+		}
+	}
+	return repaired, nil
+}
+
+func (d *Datapath) resyncFrontends(want *plan.Desired) (int, error) {
+	var keys []connectFrontendKey
+	var values []connectFrontend
+	for _, s := range want.Services {
+		keys, values = appendFrontends(keys, values, s, d.slots.held[s.ID])
+	}
+	wanted := make(map[connectFrontendKey]connectFrontend, len(keys))
+	for i, k := range keys {
+		wanted[k] = values[i]
+	}
+	return repair(d.objs.FrontendsV1, wanted)
+}
+
+func (d *Datapath) resyncTasks(want *plan.Desired) (int, error) {
+	byNetns, byCgroup := make(map[uint64]connectTask), make(map[uint64]connectTask)
+	for _, t := range want.Tasks {
+		if t.CgroupID != 0 {
+			byCgroup[t.CgroupID] = *encodeTask(t)
+		} else {
+			byNetns[t.NetnsCookie] = *encodeTask(t)
+		}
+	}
+	n, err := repair(d.objs.TasksNetnsV1, byNetns)
+	if err != nil {
+		return n, err
+	}
+	more, err := repair(d.objs.TasksCgroupV1, byCgroup)
+	return n + more, err
+}
+
+func (d *Datapath) resyncAvoids(want *plan.Desired) (int, error) {
+	wanted := make(map[connectTaskEndpoint]uint8)
+	for _, t := range want.Tasks {
+		for _, id := range t.Avoid {
+			wanted[connectTaskEndpoint{Task: uint32(t.ID), Endpoint: uint32(id)}] = 1
+		}
+	}
+	return repair(d.objs.AvoidsV1, wanted)
+}
+
+func (d *Datapath) resyncResolvers(*plan.Desired) (int, error) {
+	return repair(d.objs.ResolversV1, d.seats.wanted())
+}
+
+// repair makes a map hold exactly what is wanted.
+func repair[K comparable, V comparable](m *ebpf.Map, wanted map[K]V) (int, error) {
+	var gone []K
+	n := 0
+	for e, err := range all[K, V](m) {
+		if err != nil {
+			return n, fmt.Errorf("read %s: %w", m, err)
+		}
+		want, ok := wanted[e.key]
+		switch {
+		case !ok:
+			gone = append(gone, e.key)
+		case want == e.value:
+			delete(wanted, e.key)
+		}
+	}
+	for k, v := range wanted {
+		if err := m.Put(&k, &v); err != nil {
+			return n, fmt.Errorf("repair %s: %w", m, err)
+		}
+		n++
+	}
+	for _, k := range gone {
+		if err := m.Delete(&k); err != nil {
+			return n, fmt.Errorf("prune %s: %w", m, err)
+		}
+		n++
+	}
+	return n, nil
+}
+
+type entry[K, V any] struct {
+	key   K
+	value V
+}
+
+// all walks a hash map in batches. An entry that is added or deleted meanwhile
+// may be seen or not; one that stays is seen.
+func all[K, V any](m *ebpf.Map) iter.Seq2[entry[K, V], error] {
+	return func(yield func(entry[K, V], error) bool) {
+		size := batchSize
+		keys, values := make([]K, size), make([]V, size)
+		var cursor ebpf.MapBatchCursor
+		for {
+			n, err := m.BatchLookup(&cursor, keys, values, nil)
+			done := errors.Is(err, ebpf.ErrKeyNotExist)
+			if err != nil && !done {
+				yield(entry[K, V]{}, err)
+				return
+			}
+			for i := range n {
+				if !yield(entry[K, V]{keys[i], values[i]}, nil) {
+					return
+				}
+			}
+			if done {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"connectd/pkg/lb"
+	"connectd/pkg/netns"
+)
+
+// closingGrace is how long a connection that its application has closed may
+// stay tracked before the sweep asks whether its socket still exists.
+const closingGrace = 10 * time.Minute
+
+const (
+	connectionArmed       = 1 // CONNECTION_* in bpf/lib/types.h
+	connectionClosing     = 2
+	connectionEstablished = 4
+)
+
+// Namespaces finds the namespace with a cookie; ok is false for one that is
+// gone or was never ours.
+type Namespaces func(cookie uint64) (ns *netns.Handle, ok bool)
+
+// Terminated counts what Terminate did.
+type Terminated struct {
+	Destroyed int // connections ended
+	Gone      int // ended by themselves meanwhile
+	Unreached int // in a namespace that could not be entered
+}
+
+// Terminate ends every connection to the endpoints. Only sockets whose cookie
+// and whole tuple are those of a tracked connection are touched, and TIME_WAIT
+// is left alone (it holds nothing).
+func (d *Datapath) Terminate(endpoints []lb.EndpointID, in Namespaces) (Terminated, error) {
+	doomed := make(map[uint32]struct{}, len(endpoints))
+	for _, id := range endpoints {
+		if d.Active(id) > 0 {
+			doomed[uint32(id)] = struct{}{}
+		}
+	}
+	var out Terminated
+	if len(doomed) == 0 {
+		return out, nil
+	}
+	err := d.eachConnection(in, func(c *connectConnection) bool {
+		_, yes := doomed[c.Endpoint]
+		return yes
+	}, func(diag *diag, id diagID, c *connectConnection) error {
+		if diag == nil {
+			out.Unreached++
+			return nil
+		}
+		err := destroyAny(diag, id)
+		if errors.Is(err, errNoSocket) {
+			out.Gone++
+			return nil
+		}
+		if err == nil {
+			out.Destroyed++
+		}
+		return err
+	})
+	return out, err
+}
+
+// destroyAny tries the socket as what it may be: an IPv4 connection is made by
+// an AF_INET socket or by an AF_INET6 one with mapped addresses.
+func destroyAny(d *diag, id diagID) error {
+	err := errNoSocket
+	for _, mapped := range families(id) {
+		id.mapped = mapped
+		exact := id
+		if id.protocol == uint8(lb.UDP) {
+			if exact, err = d.findUDP(id); errors.Is(err, errNoSocket) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err = d.destroy(exact); !errors.Is(err, errNoSocket) {
+			return err
+		}
+	}
+	return err
+}
+
+func families(id diagID) []bool {
+	if id.remote.Addr().Is4() {
+		return []bool{false, true}
+	}
+	return []bool{false}
+}
+
+// Bytes are what the live connections of one endpoint have moved so far.
+type Bytes struct{ Sent, Received uint64 }
+
+// LiveBytes adds up the live TCP connections per endpoint, at most limit of
+// them: each costs a request to the kernel.
+func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes, error) {
+	out := make(map[lb.EndpointID]Bytes)
+	err := d.eachConnection(in, func(c *connectConnection) bool {
+		limit--
+		return limit >= 0 && c.Protocol == uint8(lb.TCP) && c.Flags&connectionEstablished != 0
+	}, func(diag *diag, id diagID, c *connectConnection) error {
+		if diag == nil {
+			return nil
+		}
+		for _, mapped := range families(id) {
+			id.mapped = mapped
+			sent, received, err := diag.tcpBytes(id)
+			if errors.Is(err, errNoSocket) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			b := out[lb.EndpointID(c.Endpoint)]
+			out[lb.EndpointID(c.Endpoint)] = Bytes{b.Sent + sent, b.Received + received}
+			break
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Sweep forgets connections whose application closed them long ago and whose
+// socket is gone, and returns how many. It must find none: one found is an
+// event that was missed.
+func (d *Datapath) Sweep(in Namespaces) (int, error) {
+	before := monotonic() - uint64(closingGrace)
+	swept := 0
+	err := d.eachConnection(in, func(c *connectConnection) bool {
+		return c.Flags&connectionClosing != 0 && c.StartedNs < before
+	}, func(diag *diag, id diagID, c *connectConnection) error {
+		if diag != nil {
+			for _, mapped := range families(id) {
+				id.mapped = mapped
+				if _, _, err := diag.tcpBytes(id); !errors.Is(err, errNoSocket) {
+					return err
+				}
+			}
+		}
+		if err := d.objs.ConnectionsV1.Delete(id.cookie); err != nil {
+			return nil // it ended just now
+		}
+		swept++
+		d.release(c)
+		return nil
+	})
+	return swept, err
+}
+
+// eachConnection visits the tracked connections that match, namespace by
+// namespace. diag is nil where the namespace is not to be had.
+func (d *Datapath) eachConnection(in Namespaces, match func(*connectConnection) bool,
+	visit func(*diag, diagID, *connectConnection) error) error {
+	byNetns := make(map[uint64][]entry[uint64, connectConnection])
+	for e, err := range all[uint64, connectConnection](d.objs.ConnectionsV1) {
+		if err != nil {
+			return fmt.Errorf("read connections: %w", err)
+		}
+		if match(&e.value) {
+			byNetns[e.value.Netns] = append(byNetns[e.value.Netns], e)
+		}
+	}
+	var errs []error
+	for cookie, conns := range byNetns {
+		errs = append(errs, visitNetns(cookie, conns, in, visit))
+	}
+	return errors.Join(errs...)
+}
+
+func visitNetns(cookie uint64, conns []entry[uint64, connectConnection], in Namespaces,
+	visit func(*diag, diagID, *connectConnection) error) error {
+	var dg *diag
+	if ns, ok := in(cookie); ok {
+		var err error
+		if dg, err = openDiag(ns); err != nil {
+			return err
+		}
+		defer dg.close()
+	}
+	var errs []error
+	for i := range conns {
+		c := &conns[i].value
+		id := diagID{
+			protocol: c.Protocol,
+			local:    decodeAddrPort(c.Local, c.LocalPort),
+			remote:   decodeAddrPort(c.Remote, c.RemotePort),
+			cookie:   conns[i].key,
+		}
+		if err := visit(dg, id, c); err != nil && len(errs) < 8 {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
