@@ -1,0 +1,115 @@
+package plan
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"connectd/pkg/lb"
+)
+
+// TestUnchangedIsShared: what a step did not touch is the same pointer.
+func TestUnchangedIsShared(t *testing.T) {
+	catalog := bigCatalog(20, lb.RoundRobin)
+	p := mustNew(t, Config{}, nil)
+	p.SetCatalog(catalog)
+	p.SetTasks([]lb.Task{{Name: "web", Namespaces: []string{"prod"}}, {Name: "cron"}})
+	first := p.Step(epoch)
+
+	changed := *catalog[7]
+	changed.Endpoints = slices.Clone(changed.Endpoints[1:])
+	next := slices.Clone(catalog)
+	next[7] = &changed
+	p.SetCatalog(next)
+	p.SetTasks([]lb.Task{{Name: "cron"}, {Name: "web", Namespaces: []string{"prod"}}})
+	second := p.Step(epoch)
+	for i := range first.Services {
+		if (first.Services[i] == second.Services[i]) != (i != 7) {
+			t.Errorf("service %d: same pointer is %v", i, i == 7)
+		}
+	}
+	if !same(first.Tasks, second.Tasks) || second.Revision != first.Revision+1 {
+		t.Errorf("tasks changed, or revision %d after %d", second.Revision, first.Revision)
+	}
+	if first.Services[7].SlotsV4 == nil && len(first.Services[7].Endpoints) != 10 {
+		t.Error("the first plan was written to")
+	}
+
+	// The same content under a new pointer is a new Service for those who
+	// hold on to the catalog entry, and writes nothing to the journal.
+	equal := changed
+	next = slices.Clone(next)
+	next[7] = &equal
+	p.SetCatalog(next)
+	third := p.Step(epoch)
+	if third.Services[7].Service != &equal || len(third.Journal) != 0 {
+		t.Errorf("journal %q", third.Journal)
+	}
+	if !Diff(second, third).Empty() {
+		t.Error("equal content is a difference to write")
+	}
+}
+
+// TestClockGoesBack: a deadline is neither lost nor taken again.
+func TestClockGoesBack(t *testing.T) {
+	p := mustNew(t, Config{}, nil)
+	p.SetCatalog(parseCatalog(t, "prod/a alias=a:80 terminate=30s\n 10.0.0.1:80\n 10.0.0.2:80 draining\n"))
+	d := p.Step(epoch)
+	until := d.Services[0].Endpoints[1].DrainUntil
+	if got := p.Step(epoch.Add(-time.Hour)); got != d {
+		t.Errorf("a clock set back changed the plan:\n%s", text(got))
+	}
+	p.Observe([]lb.VerdictChange{{Endpoint: 1, Verdict: lb.VerdictHealthy}}, nil, nil)
+	if got := p.Step(epoch.Add(-time.Hour)).Services[0].Endpoints[1].DrainUntil; got != until {
+		t.Errorf("deadline moved from %s to %s", until, got)
+	}
+	if got := p.Step(epoch.Add(30 * time.Second)); !slices.Equal(got.Terminate, []lb.EndpointID{2}) {
+		t.Errorf("terminate %d", got.Terminate)
+	}
+}
+
+// TestNothingBeforeInputs: what the sources list is not known at start, and
+// nothing may be taken for gone.
+func TestNothingBeforeInputs(t *testing.T) {
+	p := mustNew(t, Config{}, nil)
+	p.SetCatalog(bigCatalog(3, lb.RoundRobin))
+	p.SetTasks([]lb.Task{{Name: "web"}})
+	p.Step(epoch)
+	snapshot := p.Snapshot()
+	p = mustNew(t, Config{}, snapshot)
+	d := p.Step(epoch.Add(time.Hour))
+	if len(d.Services)+len(d.Tasks)+len(d.Journal) != 0 || !d.Wake.IsZero() {
+		t.Errorf("planned from nothing:\n%s%s", text(d), d.Journal)
+	}
+	if got, want := lasting(p.Snapshot()), lasting(snapshot); !slices.Equal(got, want) {
+		t.Errorf("memory changed:\n%s", firstDifference(got, want))
+	}
+}
+
+// TestBadObservations: ids nobody has are ignored.
+func TestBadObservations(t *testing.T) {
+	p := mustNew(t, Config{}, nil)
+	p.SetCatalog(bigCatalog(1, lb.RoundRobin))
+	d := p.Step(epoch)
+	for _, id := range []lb.EndpointID{0, 11, 1 << 31} {
+		p.Observe([]lb.VerdictChange{{Endpoint: id, Verdict: lb.VerdictHealthy}},
+			[]lb.Strike{{Endpoint: id, Task: 1, Count: 9}, {Endpoint: 1, Task: 77, Count: 9}, {Endpoint: 1, Count: 9}},
+			map[lb.EndpointID]uint32{id: 0})
+	}
+	if got := p.Step(epoch); got != d {
+		t.Errorf("changed:\n%s", text(got))
+	}
+}
+
+func TestTaskProblems(t *testing.T) {
+	p := mustNew(t, Config{}, nil)
+	tasks := make([]lb.Task, 0, maxTasks+3)
+	for i := range maxTasks + 2 {
+		tasks = append(tasks, lb.Task{Name: string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676))})
+	}
+	p.SetTasks(append(tasks, tasks[0]))
+	d := p.Step(epoch)
+	if len(d.Tasks) != maxTasks || len(d.Problems) != 3 {
+		t.Errorf("%d tasks, problems %q", len(d.Tasks), d.Problems)
+	}
+}

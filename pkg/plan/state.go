@@ -1,0 +1,233 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"connectd/pkg/lb"
+)
+
+// scratch is memory reused between Steps.
+type scratch struct {
+	endpoints      []Endpoint
+	members        []member
+	freed, claimed []nameKey
+}
+
+// planService works out one admitted service from its catalog entry, what is
+// known of its endpoints, and the time.
+func (p *Planner) planService(r *service) {
+	if r.traits != r.logged {
+		p.logService(r)
+	}
+	before := r.endpoints
+	endpoints, missing := p.mergeEndpoints(r)
+	p.ejectForAll(r, endpoints)
+	drained := p.drains[r.name]
+	for i := range endpoints {
+		p.judge(r, &endpoints[i], drained)
+	}
+	next := Service{Service: r.spec, ID: r.id, NamespaceID: r.space, Names: r.names}
+	crowd := census(endpoints)
+	next.Panic = crowd.panics(r.spec.LoadBalancing.PanicThresholdPercent)
+	next.LastResort = crowd.active == 0 && !next.Panic && slices.ContainsFunc(endpoints, func(e Endpoint) bool {
+		return e.State == lb.StateDraining && p.wasExposed(r, e.ID)
+	})
+	p.setDeadlines(r, endpoints, next.LastResort)
+	p.logDrains(before, endpoints)
+	short := p.fillSlots(r, &next, endpoints)
+
+	problem := ""
+	switch {
+	case missing > 0:
+		problem = fmt.Sprintf("%d endpoints left out: all %d endpoint ids are in use", missing, p.endpointIDs.max)
+	case short:
+		problem = fmt.Sprintf("slot table cut short: all %d slots are in use", p.cfg.MaxSlots)
+	}
+	p.trouble(r, problem)
+	p.publish(r, &next, endpoints)
+	p.settle(r)
+}
+
+// mergeEndpoints brings together what the catalog lists and what was there
+// before. The result lives in scratch memory. missing counts those for which
+// no id was left.
+func (p *Planner) mergeEndpoints(r *service) (out []Endpoint, missing int) {
+	out = p.scratch.endpoints[:0]
+	var listed []lb.Endpoint
+	if r.listed {
+		listed = r.spec.Endpoints
+	}
+	before := r.endpoints
+	for len(listed) > 0 || len(before) > 0 {
+		order := 1
+		switch {
+		case len(before) == 0:
+			order = -1
+		case len(listed) > 0:
+			order = listed[0].Address.Compare(before[0].Address)
+		}
+		switch {
+		case order < 0:
+			if id := p.addEndpoint(r, &listed[0]); id != 0 {
+				out = append(out, Endpoint{Endpoint: listed[0], ID: id})
+			} else {
+				missing++
+			}
+			listed = listed[1:]
+		case order == 0:
+			out = append(out, Endpoint{Endpoint: listed[0], ID: before[0].ID, DrainUntil: before[0].DrainUntil})
+			listed, before = listed[1:], before[1:]
+		default:
+			if e, stays := p.remove(r, &before[0]); stays {
+				out = append(out, e)
+			}
+			before = before[1:]
+		}
+	}
+	p.scratch.endpoints = out
+	return out, missing
+}
+
+// remove keeps an endpoint that has gone from the catalog until it has been
+// seen without connections.
+func (p *Planner) remove(r *service, was *Endpoint) (e Endpoint, stays bool) {
+	info := &p.endpoints[was.ID]
+	if was.State == lb.StateRemoved && info.idle {
+		p.dropEndpoint(r, was)
+		return e, false
+	}
+	info.idle = false
+	return Endpoint{Endpoint: was.Endpoint, ID: was.ID, State: lb.StateRemoved, DrainUntil: was.DrainUntil}, true
+}
+
+// judge decides the state of one endpoint. What people decided goes before
+// what probes say, and that before what callers saw.
+func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
+	info := &p.endpoints[e.ID]
+	probed := r.traits.probed
+	if probed {
+		e.Verdict = info.verdict
+	}
+	if until := p.ejectedUntil(e.ID, forAll); p.now.Before(until) {
+		e.EjectUntil = until
+	}
+	switch {
+	case e.State == lb.StateRemoved:
+		e.Reason = "removed from the catalog"
+	case slices.Contains(drained, e.Address):
+		e.State, e.Reason = lb.StateDraining, "drained by command"
+	case e.Draining:
+		e.State, e.Reason = lb.StateDraining, "draining in the catalog"
+	case !p.wasExposed(r, e.ID):
+		e.State, e.Reason = lb.StatePending, p.probeReason(e.ID, "no probe has succeeded yet")
+	case probed && info.verdict == lb.VerdictUnhealthy:
+		e.State, e.Reason = lb.StateUnhealthy, p.probeReason(e.ID, "probes fail")
+	case !e.EjectUntil.IsZero():
+		e.State, e.Reason = lb.StateEjected, "callers fail to connect"
+	default:
+		e.State, e.Reason = lb.StateActive, ""
+	}
+}
+
+// wasExposed says whether an endpoint has ever been fit for clients. One that
+// no probe found working is not, not even as a last resort.
+func (p *Planner) wasExposed(r *service, id lb.EndpointID) bool {
+	return !r.traits.probed || p.endpoints[id].past != pastNever
+}
+
+// probeReason is what the checker said, or else the default.
+func (p *Planner) probeReason(id lb.EndpointID, otherwise string) string {
+	if reason := p.reasons[id]; reason != "" {
+		return reason
+	}
+	return otherwise
+}
+
+// setDeadlines starts, keeps or clears the clock of endpoints going away.
+// A draining endpoint that is being used as a last resort is not on its way
+// out: its clock starts anew when it no longer is.
+func (p *Planner) setDeadlines(r *service, endpoints []Endpoint, lastResort bool) {
+	for i := range endpoints {
+		e := &endpoints[i]
+		going := e.State == lb.StateRemoved || e.State == lb.StateDraining && !lastResort
+		switch {
+		case !going || !r.traits.terminate:
+			e.DrainUntil = time.Time{}
+		case e.DrainUntil.IsZero():
+			e.DrainUntil = p.now.Add(r.traits.deadline)
+		}
+	}
+}
+
+// publish makes the new plan of a service, or keeps the one before when they
+// are equal; either way without copying what did not change.
+func (p *Planner) publish(r *service, next *Service, endpoints []Endpoint) {
+	was := r.planned
+	if was == nil {
+		p.regrouped = true
+	}
+	if was != nil && slices.Equal(was.Endpoints, endpoints) {
+		next.Endpoints = was.Endpoints
+	} else {
+		next.Endpoints = slices.Clone(endpoints)
+	}
+	r.endpoints = next.Endpoints
+	if was != nil && was.Service == next.Service && was.ID == next.ID && was.Panic == next.Panic && was.LastResort == next.LastResort &&
+		same(was.Names, next.Names) && same(was.Endpoints, next.Endpoints) && same(was.SlotsV4, next.SlotsV4) && same(was.SlotsV6, next.SlotsV6) {
+		return
+	}
+	r.planned = next
+	p.changed = append(p.changed, r)
+}
+
+// same says whether two slices are one, which is how unchanged parts are
+// passed on.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// settle notes when the service must be looked at again, and whether its
+// endpoints are to be watched or terminated.
+func (p *Planner) settle(r *service) {
+	r.wake = time.Time{}
+	unsettled := false
+	for i := range r.endpoints {
+		e := &r.endpoints[i]
+		if e.State != lb.StateActive && e.State != lb.StatePending {
+			unsettled = true
+		}
+		for _, at := range [...]time.Time{e.DrainUntil, e.EjectUntil} {
+			if p.now.Before(at) {
+				unsettled = true
+				r.wake = sooner(r.wake, at)
+			}
+		}
+	}
+	if unsettled {
+		p.unsettled[r] = struct{}{}
+	} else {
+		delete(p.unsettled, r)
+	}
+}
+
+// terminates says whether connections to an endpoint must end now. Draining
+// ones are left to their deadline whatever a probe says: a server that shuts
+// down in good order stops listening first.
+func (p *Planner) terminates(r *service, e *Endpoint) bool {
+	if !r.traits.terminate {
+		return false
+	}
+	switch e.State {
+	case lb.StateUnhealthy:
+		return !r.planned.Panic && p.endpoints[e.ID].past == pastHealthy
+	case lb.StateDraining, lb.StateRemoved:
+		return !e.DrainUntil.IsZero() && !p.now.Before(e.DrainUntil)
+	}
+	return false
+}
+
+// watches says whether the count of an endpoint's connections is wanted.
+func watches(e *Endpoint) bool { return e.State == lb.StateDraining || e.State == lb.StateRemoved }

@@ -1,0 +1,431 @@
+package testutil
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// leaveEnv makes the test binary a process that makes things and is killed.
+const leaveEnv = "TESTUTIL_LEAVE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(leaveEnv) != "" {
+		// As a test, for only those have a testing.TB; see TestSweep.
+		os.Args = []string{os.Args[0], "-test.run=^TestLeave$", "-test.timeout=1m"}
+		os.Exit(m.Run())
+	}
+	os.Exit(Main(m))
+}
+
+func TestWhoAnswers(t *testing.T) {
+	w := NewWorld(t)
+	web, a, b := w.Host("web"), w.Host("a"), w.Host("b")
+	a.ServeName("a", "0.0.0.0:8080")
+	a.ServeName("a6", "[::]:8081")
+	b.ServeName("b", netip.AddrPortFrom(b.Addr4(), 8080).String())
+	b.ServeName("b-lo", "127.0.0.1:9090")
+	for _, tc := range []struct {
+		from             *Host
+		network, address string
+		want             string
+	}{
+		{web, "tcp", "10.66.0.3:8080", "a"},
+		{web, "udp", "10.66.0.3:8080", "a"},
+		{web, "tcp", "10.66.0.4:8080", "b"},
+		{web, "udp", "10.66.0.4:8080", "b"},
+		{web, "tcp", "[fd66::3]:8081", "a6"},
+		{web, "udp", "[fd66::3]:8081", "a6"},
+		{b, "tcp", "127.0.0.1:9090", "b-lo"},
+		{a, "tcp", "127.0.0.1:9090", ""},
+		{web, "tcp", "127.0.0.1:8080", ""},
+		{web, "tcp", "10.66.0.3:8082", ""},
+		{web, "udp", "10.66.0.3:8082", ""},
+	} {
+		if got := WhoAnswers(t, tc.from, tc.network, tc.address); got != tc.want {
+			t.Errorf("%s asks %s %s: %q answers, want %q", tc.from.Name(), tc.network, tc.address, got, tc.want)
+		}
+	}
+}
+
+func TestAnswerSaysWhoAsked(t *testing.T) {
+	w := NewWorld(t)
+	web, a := w.Host("web"), w.Host("a")
+	at := a.ServeName("a", "10.66.0.3:0")
+	for _, network := range []string{"tcp", "udp"} {
+		got, err := web.Ask(t.Context(), network, at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Peer != got.Local || got.Peer.Addr() != web.Addr4() || got.Remote != at {
+			t.Errorf("%s: %+v", network, got)
+		}
+	}
+	conn := web.ListenPacket("udp", "0.0.0.0:0")
+	got, err := AskPacket(conn, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Name != "a" || got.Remote != at || got.Peer.Addr() != web.Addr4() {
+		t.Errorf("unconnected: %+v", got)
+	}
+}
+
+func TestServerEchoes(t *testing.T) {
+	w := NewWorld(t)
+	web, a := w.Host("web"), w.Host("a")
+	conn, err := web.Dial(t.Context(), "tcp", a.ServeName("a", "10.66.0.3:0").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := AskConn(conn); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4)
+	if _, err := conn.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(buf); err != nil || string(buf) != "ping" {
+		t.Errorf("echo: %q, %v", buf, err)
+	}
+}
+
+func TestLinkDownIsABlackHole(t *testing.T) {
+	w := NewWorld(t)
+	web, a := w.Host("web"), w.Host("a")
+	at := a.ServeName("a", "10.66.0.3:0").String()
+	if err := a.SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if got, err := web.Ask(ctx, "tcp", at); err == nil {
+		t.Errorf("link down: %q answers", got.Name)
+	}
+	if err := a.SetLink(true); err != nil {
+		t.Fatal(err)
+	}
+	if got := WhoAnswers(t, web, "tcp", at); got != "a" {
+		t.Errorf("link up again: %q answers", got)
+	}
+}
+
+func TestDefaultRoute(t *testing.T) {
+	w := NewWorld(t)
+	web := w.Host("web")
+	unreachable := func() error {
+		// A datagram needs a route and no answer.
+		conn, err := web.Dial(t.Context(), "udp", "192.0.2.1:9")
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	if err := unreachable(); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("without a route: %v", err)
+	}
+	web.DefaultRoute(netip.MustParseAddr("10.66.0.1"))
+	if err := unreachable(); err != nil {
+		t.Errorf("with a route: %v", err)
+	}
+}
+
+func TestAddressMovesToAnotherHost(t *testing.T) {
+	w := NewWorld(t)
+	web := w.Host("web")
+	addr := netip.MustParsePrefix("10.66.0.77/24")
+	first := w.Host("first", addr)
+	first.ServeName("first", "10.66.0.77:80")
+	first.Close()
+	second := w.Host("second", addr)
+	second.ServeName("second", "10.66.0.77:80")
+	if got := WhoAnswers(t, web, "tcp", "10.66.0.77:80"); got != "second" {
+		t.Errorf("%q answers", got)
+	}
+}
+
+func TestCommandRunsInside(t *testing.T) {
+	w := NewWorld(t)
+	web := w.Host("web")
+	inode := func(path string) string {
+		link, err := os.Readlink(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	got, err := web.Command(t.Context(), "readlink", "/proc/self/ns/net").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("net:[%d]", web.NS().Inode())
+	if strings.TrimSpace(string(got)) != want || want == inode("/proc/self/ns/net") {
+		t.Errorf("netns of the program is %s, want %s", got, want)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	w := NewWorld(t)
+	web, plain := w.Host("web"), w.Host("plain")
+	cat := func(h *Host) string {
+		out, err := h.Command(t.Context(), "cat", "/etc/resolv.conf").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %s", err, out)
+		}
+		return string(out)
+	}
+	machine, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cat(web); got != string(machine) {
+		t.Errorf("before: %q", got)
+	}
+	web.ResolvConf("nameserver 10.66.0.1\n")
+	for range 2 { // mounted by the first, found mounted by the second
+		if got := cat(web); got != "nameserver 10.66.0.1\n" {
+			t.Errorf("after: %q", got)
+		}
+	}
+	if got := cat(plain); got != string(machine) {
+		t.Errorf("another host: %q", got)
+	}
+	if now, _ := os.ReadFile("/etc/resolv.conf"); !bytes.Equal(now, machine) {
+		t.Error("the machine's own file changed")
+	}
+}
+
+func TestCommandEnds(t *testing.T) {
+	for _, by := range []string{"context", "host"} {
+		t.Run(by, func(t *testing.T) {
+			web := NewWorld(t).Host("web")
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			// The shell's child is in its group and holds the pipe, so that
+			// the pipe ends only when the child is gone too.
+			cmd := web.Command(ctx, "sh", "-c", "sleep 1000 & echo up; wait")
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			up := make([]byte, 3)
+			if _, err := io.ReadFull(out, up); err != nil {
+				t.Fatal(err)
+			}
+			if by == "context" {
+				cancel()
+			} else {
+				web.Close()
+			}
+			if rest, err := io.ReadAll(out); err != nil || len(rest) > 0 {
+				t.Errorf("read on: %q, %v", rest, err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Error("the program ended well, want it killed")
+			}
+		})
+	}
+}
+
+func TestCgroup(t *testing.T) {
+	w := NewWorld(t)
+	web := w.Host("web")
+	g := NewCgroup(t)
+	child := g.Child("inner")
+	cmd := web.Command(t.Context(), "sleep", "1000").In(child)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	procs, err := os.ReadFile(filepath.Join(child.Path(), "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.TrimSpace(string(procs)), fmt.Sprint(cmd.Process.Pid); got != want {
+		t.Errorf("members %q, want %q", got, want)
+	}
+	if g.ID() == 0 || g.ID() == child.ID() {
+		t.Errorf("ids %d and %d", g.ID(), child.ID())
+	}
+	g.Add(os.Getpid())
+	g.Close()
+	if err := cmd.Wait(); err == nil {
+		t.Error("member ended well, want it killed")
+	}
+	if _, err := os.Stat(g.Path()); !os.IsNotExist(err) {
+		t.Errorf("cgroup after Close: %v", err)
+	}
+	if own, _ := os.ReadFile("/proc/self/cgroup"); bytes.Contains(own, []byte(filepath.Base(g.Path()))) {
+		t.Errorf("the test is still in it: %s", own)
+	}
+}
+
+func TestNetnsGoesWithHost(t *testing.T) {
+	w := NewWorld(t)
+	web := w.Host("web")
+	web.ResolvConf("nameserver 10.66.0.1\n")
+	if err := web.Command(t.Context(), "true").Run(); err != nil {
+		t.Fatal(err)
+	}
+	inode := web.NS().Inode()
+	if !NetnsAlive(inode) {
+		t.Fatal("namespace of a live host not found")
+	}
+	web.Close()
+	Eventually(t, 2*time.Second, func() error {
+		if NetnsAlive(inode) {
+			return errors.New("namespace is still alive")
+		}
+		return nil
+	})
+	if err := web.Command(t.Context(), "true").Run(); err == nil {
+		t.Error("a closed host started a program")
+	}
+}
+
+// TestLeave is the process that TestSweep kills; by itself it does nothing.
+func TestLeave(t *testing.T) {
+	if os.Getenv(leaveEnv) == "" {
+		return
+	}
+	w := NewWorld(t)
+	web := w.Host("web")
+	web.ResolvConf("nameserver 10.66.0.1\n")
+	g := NewCgroup(t)
+	// setsid: neither the death signal nor the group reaches the grandchild.
+	if err := web.Command(t.Context(), "setsid", "sh", "-c", "sleep 1000 & wait").In(g).Start(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("made %s %s\n", web.Path(), g.Path())
+	select {} // until killed
+}
+
+func TestSweep(t *testing.T) {
+	RequireRoot(t)
+	alive := NewWorld(t).Host("alive")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), leaveEnv+"=1")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var netnsPath, cgroupPath string
+	if _, err := fmt.Fscanf(out, "made %s %s\n", &netnsPath, &cgroupPath); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{netnsPath, cgroupPath, filepath.Join(netnsEtcDir, filepath.Base(netnsPath))} {
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(netnsPath); err != nil {
+		t.Fatalf("swept the namespace of a living process: %s", err)
+	}
+
+	cmd.Process.Kill()
+	cmd.Wait()
+	if err := Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	prefix, _, _ := strings.Cut(filepath.Base(netnsPath), "-")
+	for _, dir := range []string{netnsDir, netnsEtcDir, filepath.Dir(cgroupPath)} {
+		for _, name := range namesIn(dir) {
+			if strings.HasPrefix(name, prefix+"-") {
+				t.Errorf("left after the sweep: %s/%s", dir, name)
+			}
+		}
+	}
+	if _, err := os.Stat(alive.Path()); err != nil {
+		t.Errorf("own host was swept: %s", err)
+	}
+}
+
+func TestAbandoned(t *testing.T) {
+	own, err := ownPrefix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := os.Getpid()
+	for name, want := range map[string]bool{
+		own + "0-web":                         false,
+		fmt.Sprintf("cdt%d-1-0-web", pid):     true, // same pid, other start time
+		"cdt4194305-1-0-web":                  true, // beyond the greatest pid
+		"web":                                 false,
+		"cdt-x":                               false,
+		"cdt0-1-0-web":                        false,
+		"cdtweb-1-0":                          false,
+		fmt.Sprintf("cdt%d", pid):             false,
+		"cni-4194305-1-0":                     false,
+		strings.TrimSuffix(own, "-") + "-":    false,
+		strings.Replace(own, "cdt", "", 1):    false,
+		fmt.Sprintf("cdt%d-1-cgroup123", pid): true,
+	} {
+		if got := abandoned(name); got != want {
+			t.Errorf("abandoned(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
+
+// recorder is a testing.TB that fails without ending the test that uses it.
+type recorder struct {
+	testing.TB
+	fatal string
+}
+
+func (r *recorder) Helper()           {}
+func (r *recorder) Fatal(args ...any) { r.fatal = fmt.Sprint(args...) }
+
+func TestEventually(t *testing.T) {
+	var r recorder
+	Eventually(&r, 10*time.Millisecond, func() error { return errors.New("map still holds 3 entries") })
+	if !strings.Contains(r.fatal, "map still holds 3 entries") || !strings.Contains(r.fatal, "tries") {
+		t.Errorf("message: %q", r.fatal)
+	}
+	r.fatal = ""
+	tries := 0
+	Eventually(&r, time.Minute, func() error {
+		if tries++; tries < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if r.fatal != "" || tries != 3 {
+		t.Errorf("fatal %q after %d tries", r.fatal, tries)
+	}
+}
+
+func TestListenerIsNotMultipath(t *testing.T) {
+	w := NewWorld(t)
+	ln := w.Host("a").Listen("tcp", "127.0.0.1:0").(*net.TCPListener)
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		const soProtocol = 0x26
+		if got, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, soProtocol); err != nil || got != syscall.IPPROTO_TCP {
+			t.Errorf("SO_PROTOCOL %d, %v", got, err)
+		}
+	})
+}
