@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -112,4 +113,82 @@ func CgroupID(path string) (uint64, error) {
 		return 0, fmt.Errorf("stat cgroup %s: %w", path, err)
 	}
 	return st.Ino, nil
+}
+
+// Attachment is whether one program is where it should be.
+type Attachment struct {
+	Name string
+	Err  error // nil: attached and effective
+}
+
+// Attachments looks at every hook: its link must be pinned, and the kernel
+// must list its program as effective at the cgroup.
+func (d *Datapath) Attachments() []Attachment { return attachments(d.params.BPFFS, d.params.Cgroup) }
+
+func attachments(bpffs, cgroup string) []Attachment {
+	out := make([]Attachment, len(hooks))
+	for i, h := range hooks {
+		out[i] = Attachment{Name: h.name, Err: checkHook(h, linkDir(bpffs), cgroup)}
+	}
+	return out
+}
+
+func checkHook(h hook, dir, cgroup string) error {
+	l, err := link.LoadPinnedLink(filepath.Join(dir, h.name), nil)
+	if err != nil {
+		return fmt.Errorf("open pinned link: %w", err)
+	}
+	defer l.Close()
+	same, err := attachedTo(l, cgroup)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return fmt.Errorf("attached to another cgroup than %s", cgroup)
+	}
+	program, err := pinnedProgram(filepath.Join(dir, h.name))
+	if err != nil {
+		return err
+	}
+	effective, err := effectivePrograms(h, cgroup)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(effective, program) {
+		return fmt.Errorf("program %d is not effective at %s", program, cgroup)
+	}
+	return nil
+}
+
+func pinnedProgram(path string) (ebpf.ProgramID, error) {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return 0, fmt.Errorf("open pinned link: %w", err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return 0, fmt.Errorf("read pinned link: %w", err)
+	}
+	return info.Program, nil
+}
+
+// effectivePrograms lists what the kernel runs for a hook, in order.
+func effectivePrograms(h hook, cgroup string) ([]ebpf.ProgramID, error) {
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	res, err := link.QueryPrograms(link.QueryOptions{
+		Target: int(dir.Fd()), Attach: h.attach, QueryFlags: unix.BPF_F_QUERY_EFFECTIVE,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("query programs at %s: %w", cgroup, err)
+	}
+	ids := make([]ebpf.ProgramID, len(res.Programs))
+	for i, p := range res.Programs {
+		ids[i] = p.ID
+	}
+	return ids, nil
 }

@@ -41,9 +41,9 @@ func HistogramBounds() []time.Duration {
 
 // ServiceCounters are what the kernel counted for one service.
 type ServiceCounters struct {
-	ConnectTime Histogram         // SYN to established
-	SRTT        Histogram         // smoothed round trip time, at each connection's end
-	Failures    map[string]uint64 // failed connects by reason
+	ConnectTime Histogram // SYN to established
+	SRTT        Histogram // smoothed round trip time, at each connection's end
+	Failures    []uint64  // failed connects, in the order of FailureReasons
 }
 
 // Endpoint reads an endpoint's counters.
@@ -71,10 +71,10 @@ func (d *Datapath) Service(id lb.ServiceID) ServiceCounters {
 	out := ServiceCounters{
 		ConnectTime: readHistogram(&s.ConnectTime),
 		SRTT:        readHistogram(&s.Srtt),
-		Failures:    make(map[string]uint64, len(s.Failures)),
+		Failures:    make([]uint64, len(s.Failures)),
 	}
 	for i := range s.Failures {
-		out.Failures[failureNames[i]] = atomic.LoadUint64(&s.Failures[i])
+		out.Failures[i] = atomic.LoadUint64(&s.Failures[i])
 	}
 	return out
 }
@@ -113,6 +113,9 @@ var (
 	}
 )
 
+// FailureReasons names the reasons for failed connects.
+func FailureReasons() []string { return failureNames[:] }
+
 // Outcomes returns how often each outcome came up in the hooks.
 func (d *Datapath) Outcomes() (map[string]uint64, error) {
 	out := make(map[string]uint64, len(outcomeNames))
@@ -132,12 +135,12 @@ func (d *Datapath) Outcomes() (map[string]uint64, error) {
 type MapFill struct {
 	Name       string // without the layout version
 	Entries    uint64
-	MaxEntries uint64
+	MaxEntries uint64 // 0: it cannot run full
 	Bytes      uint64 // kernel memory, 0 where the kernel does not tell
 }
 
-// Maps returns the fill of every map that can run full, sorted by name, and
-// the memory of all of them. Counting the entries of a hash walks it: call it
+// Maps returns the memory of every map, and the fill of those that can run
+// full, sorted by name. Counting the entries of a hash walks it: call it
 // at most every few seconds.
 func (d *Datapath) Maps() ([]MapFill, error) {
 	counted := map[*ebpf.Map]func() (uint64, error){
@@ -155,11 +158,12 @@ func (d *Datapath) Maps() ([]MapFill, error) {
 			return nil, fmt.Errorf("read map %s: %w", m, err)
 		}
 		name := pin[:strings.LastIndex(pin, "_v")]
-		fill := MapFill{Name: name, MaxEntries: uint64(m.MaxEntries())}
+		fill := MapFill{Name: name}
 		if bytes, ok := info.Memlock(); ok {
 			fill.Bytes = bytes
 		}
 		if count := counted[m]; count != nil {
+			fill.MaxEntries = uint64(m.MaxEntries())
 			if fill.Entries, err = count(); err != nil {
 				return nil, fmt.Errorf("count map %s: %w", name, err)
 			}

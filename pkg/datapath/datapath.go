@@ -200,3 +200,6 @@ func boolByte(b bool) uint8 {
 // ids that index the shared arrays, checked once here.
 func (d *Datapath) endpointFits(id lb.EndpointID) bool { return int(id) < len(d.shared.endpoints) }
 func (d *Datapath) serviceFits(id lb.ServiceID) bool   { return int(id) < len(d.shared.services) }
+
+// Cgroup is where the programs are attached.
+func (d *Datapath) Cgroup() string { return d.params.Cgroup }

@@ -232,3 +232,27 @@ func TestRedirect(t *testing.T) {
 	}
 	check("closed", "upstream")
 }
+
+// The doctor's canary works beside a loaded daemon, leaves nothing, and fails
+// where the hooks do not see its process.
+func TestCanary(t *testing.T) {
+	r := newRig(t)
+	r.apply(func(*plan.Desired) {})
+	if err := Canary(r.p); err != nil {
+		t.Error(err)
+	}
+	for _, a := range r.dp.Attachments() {
+		if a.Err != nil {
+			t.Errorf("%s: %s", a.Name, a.Err)
+		}
+	}
+	p := r.p
+	p.Cgroup = testutil.NewCgroup(t).Path()
+	if err := Canary(p); err == nil {
+		t.Error("canary lives in a cgroup that this process is not in")
+	}
+	others, err := Neighbours(r.p.BPFFS+"-none", r.p.Cgroup)
+	if err != nil || len(others) < len(hooks) {
+		t.Errorf("%d neighbours (%v), want at least our own %d hooks", len(others), err, len(hooks))
+	}
+}

@@ -20,7 +20,7 @@ const Mark = 0x636e6401
 
 // Handle is an open network namespace. A nil *Handle is the namespace the
 // process runs in. It keeps the namespace alive, so close it when its task
-// ends.
+// ends; who still uses it then gets errors.
 type Handle struct {
 	file  *os.File
 	inode uint64
@@ -77,7 +77,16 @@ func (h *Handle) Do(fn func() error) error {
 		return fn()
 	}
 	return OnThread(func() error {
-		if err := unix.Setns(int(h.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		raw, err := h.file.SyscallConn()
+		if err != nil {
+			return fmt.Errorf("enter netns: %w", err)
+		}
+		// Control holds the file against a Close meanwhile, after which its
+		// number could be another file's.
+		if cerr := raw.Control(func(fd uintptr) { err = unix.Setns(int(fd), unix.CLONE_NEWNET) }); cerr != nil {
+			err = cerr
+		}
+		if err != nil {
 			return fmt.Errorf("enter netns: %w", err)
 		}
 		return fn()

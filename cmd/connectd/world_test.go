@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"connectd/pkg/control"
+	"connectd/pkg/lb"
+)
+
+// now is the fixtures' fixed time.
+var now = time.Date(2025, 3, 1, 3, 0, 0, 0, time.UTC)
+
+func before(d time.Duration) time.Time { return now.Add(-d) }
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// worlds returns the daemon of a world: "healthy", "degraded" (much is wrong),
+// "starting", "empty" (nothing configured). Any other has no daemon.
+func worlds(name string) (b control.Backend, ok bool) {
+	b = control.Backend{
+		Status:    func() control.Status { return healthyStatus() },
+		Names:     names3,
+		Services:  healthyServices,
+		Endpoints: func(of lb.ServiceName) []control.Endpoint { return of3(healthyEndpoints(), of) },
+		Resolve:   resolve,
+		Drain:     func(context.Context, lb.ServiceName, netip.AddrPort, bool) error { return nil },
+		Reload:    func(context.Context) error { return nil },
+	}
+	switch name {
+	case "healthy":
+	case "draining": // as it is just after a drain
+		b.Endpoints = func(of lb.ServiceName) []control.Endpoint {
+			list := healthyEndpoints()
+			list[2].State, list[2].Reason, list[2].DrainDeadline = "draining", "drained by command", now.Add(30*time.Second)
+			return of3(list, of)
+		}
+	case "degraded":
+		b.Status = degradedStatus
+		b.Services = degradedServices
+		b.Endpoints = func(of lb.ServiceName) []control.Endpoint { return of3(degradedEndpoints(), of) }
+		b.Reload = func(context.Context) error {
+			return errors.New("/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is more than 65535")
+		}
+		b.Drain = func(context.Context, lb.ServiceName, netip.AddrPort, bool) error {
+			return errors.New("drain: the kernel does not have it yet: context deadline exceeded")
+		}
+	case "restart": // the config changed in what a reload cannot change
+		b.Status = func() control.Status {
+			s := healthyStatus()
+			s.Config.RestartNeeded = []string{"zone", "metrics"}
+			return s
+		}
+	case "starting":
+		b.Status = func() control.Status {
+			s := healthyStatus()
+			s.NotReady = []string{"catalog file /etc/connectd/catalog.yaml", "first reconcile"}
+			return s
+		}
+	case "empty":
+		b = control.Backend{
+			Status: func() control.Status {
+				return control.Status{Version: "0.1.0", PID: 4242, Started: now, Config: control.Config{Path: "/etc/connectd/connectd.yaml"}}
+			},
+			Names:     func() []lb.ServiceName { return nil },
+			Services:  func() []control.Service { return nil },
+			Endpoints: func(lb.ServiceName) []control.Endpoint { return nil },
+			Resolve:   func(string, string) []control.Resolution { return nil },
+		}
+	default:
+		return control.Backend{}, false
+	}
+	return b, true
+}
+
+func names3() []lb.ServiceName {
+	return []lb.ServiceName{{Namespace: "prod", DiscoveryName: "cache"}, {Namespace: "prod", DiscoveryName: "orders"}, {Namespace: "tools", DiscoveryName: "orders"}}
+}
+
+func of3(list []control.Endpoint, of lb.ServiceName) []control.Endpoint {
+	var out []control.Endpoint
+	for _, e := range list {
+		if of == (lb.ServiceName{}) || e.Service == of.String() {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func healthyStatus() control.Status {
+	return control.Status{
+		Version: "0.1.0", PID: 4242, Started: before(2*time.Hour + 14*time.Minute), UptimeSeconds: 8040,
+		Config:    control.Config{Path: "/etc/connectd/connectd.yaml", Loaded: before(2*time.Hour + 14*time.Minute)},
+		Catalog:   []control.CatalogFile{{Path: "/etc/connectd/catalog.yaml", Services: 3, Loaded: before(95 * time.Second)}},
+		Reconcile: control.Reconcile{Revision: 7, Applied: 7},
+		Tasks: []control.Task{
+			{Name: "cron", Kind: "cgroup", Target: "/sys/fs/cgroup/unified/cron", Namespaces: []string{"tools"}, Attached: true},
+			{Name: "web", Kind: "netns", Target: "/run/netns/web", Namespaces: []string{"prod"}, Attached: true},
+		},
+		Kernel: control.Kernel{
+			Release: "6.12.0", Cgroup: "/sys/fs/cgroup",
+			Programs: []control.Program{{Name: "connect4", Attached: true}, {Name: "connect6", Attached: true}, {Name: "sockops", Attached: true}},
+			Maps: []control.MapFill{{Name: "connections", Entries: 214, MaxEntries: 65536, Bytes: 9 << 20},
+				{Name: "frontends", Entries: 8, MaxEntries: 16384, Bytes: 655360}, {Name: "settings", Bytes: 4096}},
+		},
+		Services: control.ServiceCounts{Total: 3}, Endpoints: control.StateCounts{"active": 4},
+	}
+}
+
+func degradedStatus() control.Status {
+	s := healthyStatus()
+	s.Config.Failed = before(40 * time.Second)
+	s.Config.Error = "/etc/connectd/connectd.yaml:4: vipCIDR: 10.0.0.0/8 is outside 127.0.0.0/8\n/etc/connectd/connectd.yaml:9: clients[0].netns: no such file"
+	s.Config.RestartNeeded = []string{"zone", "metrics"}
+	s.Catalog[0].Errors = []string{"/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is more than 65535"}
+	s.Reconcile = control.Reconcile{Revision: 9, Applied: 7, LagSeconds: 12.3, Errors: 41, Failing: true, LastError: "write map connections: no space left on device",
+		LastErrorAt: before(time.Second), Repaired: 3}
+	s.Tasks[1].Attached, s.Tasks[1].Error = false, "open /run/netns/web: no such file or directory"
+	s.Kernel.Programs[2] = control.Program{Name: "sockops", Error: "link is gone"}
+	s.Kernel.Maps[0].Entries = 65000
+	s.Services.Panic, s.Services.LastResort, s.Services.NoEndpoint = 1, 1, 1
+	s.Endpoints = control.StateCounts{"active": 1, "unhealthy": 1, "ejected": 1, "draining": 1, "pending": 1, "removed": 1}
+	s.Problems = []control.Problem{{Name: "kernelOld", Message: "kernel 5.10 cannot choose the error of a refused connect", Fix: "use 5.18 or newer"}}
+	return s
+}
+
+func vips(ss ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range ss {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func healthyServices() []control.Service {
+	return []control.Service{
+		{Name: "prod/cache", Protocol: "tcp", Policy: "roundRobin", Endpoints: control.StateCounts{"active": 1}, ActiveConnections: 12,
+			Names: []control.Name{{DNSName: "cache", Addresses: vips("127.254.91.3"), Ports: []uint16{6379}}, {DNSName: "cache.prod", Addresses: vips("127.254.7.18")}}},
+		{Name: "prod/orders", Protocol: "tcp", Policy: "roundRobin", HealthCheck: "http", Endpoints: control.StateCounts{"active": 2}, ActiveConnections: 202,
+			Names: []control.Name{{DNSName: "orders", Addresses: vips("127.254.183.9"), Ports: []uint16{80, 8080}}, {DNSName: "orders.prod", Addresses: vips("127.254.20.1", "fd66::7")}}},
+		{Name: "tools/orders", Protocol: "udp", Policy: "sourceHash", Endpoints: control.StateCounts{"active": 1},
+			Names: []control.Name{{DNSName: "orders.tools", Addresses: vips("127.254.5.5"), Ports: []uint16{53}}}},
+	}
+}
+
+func degradedServices() []control.Service {
+	list := healthyServices()
+	list[0].Endpoints, list[0].LastResort = control.StateCounts{"draining": 1}, true
+	list[1].Endpoints, list[1].Panic = control.StateCounts{"removed": 1, "pending": 1, "active": 1, "unhealthy": 1, "ejected": 1}, true
+	list[2].Endpoints = nil
+	return list
+}
+
+func healthyEndpoints() []control.Endpoint {
+	probe := &control.Probe{At: before(time.Second), DurationSeconds: 0.0012}
+	return []control.Endpoint{
+		{Service: "prod/cache", Address: addrPort("10.66.0.5:6379"), Weight: 1, State: "active", Since: before(26 * time.Hour), Verdict: "unknown", ActiveConnections: 12, TotalConnections: 31},
+		{Service: "prod/orders", Address: addrPort("10.66.0.3:8080"), Zone: "use1-az1", Weight: 1, State: "active", Since: before(2 * time.Hour), Verdict: "healthy", LastProbe: probe, ActiveConnections: 50, TotalConnections: 10231, Failures: 1},
+		{Service: "prod/orders", Address: addrPort("10.66.0.4:8080"), Zone: "use1-az2", Weight: 3, State: "active", Since: before(272 * time.Second), Verdict: "healthy", LastProbe: probe, ActiveConnections: 152, TotalConnections: 30688},
+		{Service: "tools/orders", Address: addrPort("[fd66::9]:53"), Weight: 1, State: "active", Verdict: "unknown"},
+	}
+}
+
+func degradedEndpoints() []control.Endpoint {
+	list := healthyEndpoints()
+	list[0].State, list[0].Reason, list[0].DrainDeadline = "draining", "drained by command", now.Add(18*time.Second)
+	list[1].State, list[1].Reason, list[1].Verdict = "unhealthy", "probe: status 503", "unhealthy"
+	list[1].LastProbe = &control.Probe{At: before(time.Second), DurationSeconds: 0.2, Error: "status 503"}
+	list[2].State, list[2].Reason, list[2].EjectedUntil, list[2].Failures = "ejected", "5 connects failed in a row", now.Add(25*time.Second), 5
+	list[2].AvoidedBy = []string{"cron", "web"}
+	list[2].LastProbe = &control.Probe{At: before(time.Second), DurationSeconds: 1, Error: "read: \x1b[31mrubbish\x1b[0m\nmore"}
+	return append(list[:3],
+		control.Endpoint{Service: "prod/orders", Address: addrPort("10.66.0.7:8080"), Weight: 1, State: "pending", Reason: "no probe has passed yet", Since: before(3 * time.Second), Verdict: "unknown"},
+		control.Endpoint{Service: "prod/orders", Address: addrPort("10.66.0.8:8080"), Weight: 1, State: "removed", Reason: "not in the catalog any more", Since: before(12 * time.Second), Verdict: "healthy",
+			ActiveConnections: 2, DrainDeadline: before(time.Second)})
+}
+
+func resolve(name, task string) []control.Resolution {
+	all := []control.Resolution{
+		{Task: "cron", Namespaces: []string{"tools"}, Reason: name + " is a name of namespace prod, task cron may use tools"},
+		{Task: "web", Namespaces: []string{"prod"}, Reason: name + " is no service's name: passed on to the task's own resolver"},
+	}
+	switch strings.TrimSuffix(name, ".prod") {
+	case "orders":
+		all[1].Found, all[1].Reason, all[1].Addresses = true, "name of namespace prod", vips("127.254.183.9")
+		all[1].Targets = []control.Target{{Service: "prod/orders", Protocol: "tcp", Ports: []uint16{80, 8080}, Policy: "roundRobin", Panic: name == "orders.prod",
+			Endpoints: []control.Share{
+				{Address: addrPort("10.66.0.3:8080"), Zone: "use1-az1", State: "active", Percent: 100.0 / 3},
+				{Address: addrPort("10.66.0.4:8080"), Zone: "use1-az2", State: "active", Percent: 200.0 / 3},
+			}}, {Service: "prod/orders-admin", Protocol: "tcp", Ports: []uint16{9000}, Policy: "random"}}
+	case "cache":
+	default:
+		all[0].Reason = all[1].Reason
+	}
+	if task == "" {
+		return all
+	}
+	for _, r := range all {
+		if r.Task == task {
+			return []control.Resolution{r}
+		}
+	}
+	return nil
+}
+
+func checks(world string) []control.Check {
+	list := []control.Check{
+		{Name: "kernel", Severity: control.SeverityOK, Detail: "6.12.0 has all features"},
+		{Name: "cgroup2 mount", Severity: control.SeverityOK, Detail: "/sys/fs/cgroup"},
+		{Name: "canary connection", Severity: control.SeverityOK, Detail: "reached 127.0.0.1:41873 by VIP in 0.2 ms"},
+	}
+	if world == "healthy" {
+		return list
+	}
+	return []control.Check{
+		{Name: "kernel", Severity: control.SeverityWarn, Detail: "5.10.0: a connect without endpoints fails with ENETUNREACH", Fix: "use 5.18 or newer for EHOSTUNREACH"},
+		{Name: "cgroup2 mount", Severity: control.SeverityFail, Detail: "not mounted", Fix: "mount -t cgroup2 none /sys/fs/cgroup/unified\nbefore any task starts"},
+		{Name: "memory limit", Severity: control.SeverityOK, Detail: "none", Fix: "not shown"},
+		{Name: "canary connection", Severity: control.SeveritySkip, Detail: "needs a cgroup2 mount"},
+	}
+}

@@ -1,0 +1,275 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"connectd/pkg/control"
+	"connectd/pkg/lb"
+	"connectd/pkg/plan"
+)
+
+func (d *daemon) serveControl(ctx context.Context) error {
+	server, err := control.Listen(control.Params{
+		Socket: d.config.Load().ControlSocket, Log: d.log.With("component", "control"),
+		Backend: control.Backend{
+			Status: d.status, Names: d.names, Services: d.services, Endpoints: d.endpoints,
+			Resolve: d.resolve, Drain: d.loop.Drain, Reload: d.reloadConfig,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return server.Serve(ctx)
+}
+
+// plan returns the plan in force, an empty one before the first.
+func (d *daemon) plan() *plan.Desired {
+	if p := d.loop.Desired(); p != nil {
+		return p
+	}
+	return &plan.Desired{}
+}
+
+func (d *daemon) names() []lb.ServiceName {
+	p := d.plan()
+	out := make([]lb.ServiceName, len(p.Services))
+	for i, s := range p.Services {
+		out[i] = s.Name
+	}
+	return out
+}
+
+func (d *daemon) services() []control.Service {
+	p := d.plan()
+	out := make([]control.Service, len(p.Services))
+	for i, s := range p.Services {
+		out[i] = control.Service{
+			Name: s.Name.String(), Protocol: s.Protocol.String(), Policy: s.LoadBalancing.Policy.String(),
+			Endpoints: control.StateCounts{}, Panic: s.Panic, LastResort: s.LastResort,
+		}
+		if s.HealthCheck != nil {
+			out[i].HealthCheck = string(s.HealthCheck.Protocol)
+		}
+		for _, n := range s.Names {
+			out[i].Names = append(out[i].Names, control.Name{DNSName: n.DNSName, Addresses: addresses(n.V4, n.V6), Ports: n.Ports})
+		}
+		for _, e := range s.Endpoints {
+			out[i].Endpoints[e.State.String()]++
+			out[i].ActiveConnections += uint64(d.datapath.Active(e.ID))
+		}
+	}
+	return out
+}
+
+func addresses(all ...netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+func (d *daemon) endpoints(of lb.ServiceName) []control.Endpoint {
+	p := d.plan()
+	avoided := map[lb.EndpointID][]string{}
+	for _, t := range p.Tasks {
+		for _, id := range t.Avoid {
+			avoided[id] = append(avoided[id], t.Name)
+		}
+	}
+	var out []control.Endpoint
+	for _, s := range p.Services {
+		if of != (lb.ServiceName{}) && s.Name != of {
+			continue
+		}
+		for i := range s.Endpoints {
+			e := d.endpoint(s, &s.Endpoints[i])
+			e.AvoidedBy = avoided[s.Endpoints[i].ID]
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (d *daemon) endpoint(s *plan.Service, e *plan.Endpoint) control.Endpoint {
+	c := d.datapath.Endpoint(e.ID)
+	out := control.Endpoint{
+		Service: s.Name.String(), Address: e.Address, Zone: e.Zone, Weight: e.Weight,
+		State: e.State.String(), Reason: e.Reason, Verdict: e.Verdict.String(),
+		ActiveConnections: c.Active, TotalConnections: c.Opened, Failures: c.Failed,
+		DrainDeadline: e.DrainUntil, EjectedUntil: e.EjectUntil,
+	}
+	if probe, ok := d.health.Status(e.ID); ok && !probe.At.IsZero() {
+		out.LastProbe = &control.Probe{At: probe.At, DurationSeconds: probe.Duration.Seconds()}
+		if probe.Result != "success" {
+			out.LastProbe.Error = probe.Reason
+		}
+	}
+	return out
+}
+
+// resolve says what tasks get for a name.
+func (d *daemon) resolve(name, only string) []control.Resolution {
+	var out []control.Resolution
+	for _, t := range d.plan().Tasks {
+		if only != "" && t.Name != only {
+			continue
+		}
+		r := d.dns.Resolve(name, t.ID)
+		res := control.Resolution{
+			Task: t.Name, Namespaces: t.Namespaces, Found: r.Found, Reason: r.Reason, Addresses: addresses(r.V4, r.V6),
+		}
+		if r.Found {
+			res.Targets = d.targets(r.V4, r.V6, t)
+		}
+		out = append(out, res)
+	}
+	return out
+}
+
+// targets lists the services behind a VIP, and the share of each endpoint
+// among the slots that a task may get.
+func (d *daemon) targets(v4, v6 netip.Addr, t *plan.Task) []control.Target {
+	var out []control.Target
+	for _, s := range d.plan().Services {
+		for _, n := range s.Names {
+			if n.V4 != v4 && n.V6 != v6 || !n.V4.IsValid() && !n.V6.IsValid() {
+				continue
+			}
+			out = append(out, control.Target{
+				Service: s.Name.String(), Protocol: s.Protocol.String(), Ports: n.Ports,
+				Policy: s.LoadBalancing.Policy.String(), Panic: s.Panic, LastResort: s.LastResort,
+				Endpoints: append(shares(s, s.SlotsV4, t), shares(s, s.SlotsV6, t)...),
+			})
+			break
+		}
+	}
+	return out
+}
+
+func shares(s *plan.Service, slots []lb.EndpointID, t *plan.Task) []control.Share {
+	count, total := map[lb.EndpointID]int{}, 0
+	if s.LoadBalancing.Policy == lb.SourceHash && len(slots) > 0 {
+		slots = []lb.EndpointID{slots[int(t.HashKey%uint32(len(slots)))]}
+	}
+	for _, id := range slots {
+		if !slices.Contains(t.Avoid, id) {
+			count[id]++
+			total++
+		}
+	}
+	var out []control.Share
+	for _, e := range s.Endpoints {
+		if n := count[e.ID]; n > 0 {
+			out = append(out, control.Share{
+				Address: e.Address, Zone: e.Zone, State: e.State.String(), Percent: 100 * float64(n) / float64(total),
+			})
+		}
+	}
+	return out
+}
+
+func (d *daemon) status() control.Status {
+	c, p, loop := d.config.Load(), d.plan(), d.loop.Status()
+	out := control.Status{
+		Problems: []control.Problem{}, Version: Version, PID: os.Getpid(), Started: d.started,
+		UptimeSeconds: time.Since(d.started).Seconds(), NotReady: d.notReady(),
+		Config: d.configStatus(), Tasks: d.taskStatus(c), Kernel: d.kernelStatus(),
+		Reconcile: control.Reconcile{
+			Revision: p.Revision, Applied: loop.Revision, LagSeconds: loop.Lag.Seconds(), Errors: loop.Errors,
+			LastError: loop.Error, LastErrorAt: loop.ErrorAt, Failing: loop.Error != "", Repaired: loop.Repaired,
+		},
+		Endpoints: control.StateCounts{},
+	}
+	for _, problem := range p.Problems {
+		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config and restart"})
+	}
+	_, files := d.catalog.Snapshot()
+	for _, f := range files {
+		cf := control.CatalogFile{Path: f.Path, Services: f.Services, Loaded: f.Loaded}
+		if f.Err != nil {
+			cf.Errors = strings.Split(f.Err.Error(), "\n")
+		}
+		out.Catalog = append(out.Catalog, cf)
+	}
+	for _, s := range p.Services {
+		countService(&out, s)
+	}
+	return out
+}
+
+func countService(out *control.Status, s *plan.Service) {
+	out.Services.Total++
+	if s.Panic {
+		out.Services.Panic++
+	}
+	if s.LastResort {
+		out.Services.LastResort++
+	}
+	if len(s.SlotsV4)+len(s.SlotsV6) == 0 {
+		out.Services.NoEndpoint++
+	}
+	for _, e := range s.Endpoints {
+		out.Endpoints[e.State.String()]++
+	}
+}
+
+func (d *daemon) configStatus() control.Config {
+	r := &d.reload
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := control.Config{Path: d.configPath, Loaded: r.loaded, Failed: r.failed, RestartNeeded: r.needRestart}
+	if r.err != nil {
+		out.Error = r.err.Error()
+	}
+	return out
+}
+
+func (d *daemon) taskStatus(c *Config) []control.Task {
+	problems, unattached := d.tasks.Problems(), d.seats.Errors()
+	out := make([]control.Task, 0, len(c.Clients))
+	for _, cl := range c.Clients {
+		t := control.Task{Name: cl.Name, Kind: "netns", Target: cl.NetnsPath(), Namespaces: cl.Namespaces}
+		if cl.Cgroup != "" {
+			t.Kind, t.Target = "cgroup", cl.Cgroup
+		}
+		err := errors.Join(problems[cl.Name], unattached[cl.Name])
+		t.Attached = err == nil && d.ready.Load()
+		if err != nil {
+			t.Error = err.Error()
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func (d *daemon) kernelStatus() control.Kernel {
+	out := control.Kernel{Release: kernelRelease(), Cgroup: d.datapath.Cgroup()}
+	for _, a := range d.datapath.Attachments() {
+		p := control.Program{Name: a.Name, Attached: a.Err == nil}
+		if a.Err != nil {
+			p.Error = a.Err.Error()
+		}
+		out.Programs = append(out.Programs, p)
+	}
+	maps, err := d.datapath.Maps()
+	if err != nil {
+		d.log.Warn("read maps", "error", err)
+	}
+	for _, m := range maps {
+		out.Maps = append(out.Maps, control.MapFill(m))
+	}
+	return out
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

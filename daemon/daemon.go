@@ -1,0 +1,385 @@
+// Package daemon is the composition root: it knows every part, wires them and
+// decides nothing. Run is the order of start and stop; everything a reader
+// wants to know about "what calls what" is in this file.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"connectd/pkg/catalog/file"
+	"connectd/pkg/datapath"
+	"connectd/pkg/dns"
+	"connectd/pkg/health"
+	"connectd/pkg/lb"
+	"connectd/pkg/metrics"
+	"connectd/pkg/netns"
+	"connectd/pkg/plan"
+	"connectd/pkg/reconcile"
+	"connectd/pkg/task"
+)
+
+const (
+	// refreshInterval is how often static clients are looked at: their
+	// namespaces and resolv.conf files give no event.
+	refreshInterval = time.Second
+	sweepInterval   = time.Minute
+	// startTimeout is how long a start may take to its first plan in the
+	// kernel before it is said to hang.
+	startTimeout = time.Minute
+)
+
+// daemon is every part, built by build and run by run.
+type daemon struct {
+	log        *slog.Logger
+	configPath string
+	config     atomic.Pointer[Config]
+	started    time.Time
+	reload     reloadState
+
+	lock     *os.File
+	journal  *journalFile
+	datapath *datapath.Datapath
+	catalog  *file.Source
+	tasks    *task.Static
+	loop     *reconcile.Loop
+	seats    *reconcile.Seats
+	ender    *reconcile.Terminator
+	dns      *dns.Responder
+	health   *health.Prober
+	probes   *metrics.ProbeRecorder
+	passes   metrics.DurationRecorder
+	ejected  metrics.EjectionRecorder
+	ended    endedCounter
+	live     liveBytes
+	cookie   func() (uint64, error) // of the node's own network namespace
+	ready    atomic.Bool            // the first plan is in force and its tasks were tried
+}
+
+// Run runs the daemon until ctx ends. The first error of the start is
+// returned, with everything undone but the pins of an earlier daemon.
+func Run(ctx context.Context, configPath string) error {
+	d, err := build(configPath)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.run(ctx)
+}
+
+// build opens everything and changes nothing that another process could see
+// before the lock is held.
+func build(configPath string) (*daemon, error) {
+	config, err := LoadConfig(configPath)
+	if err != nil {
+		return nil, err
+	}
+	if err := config.CheckHost(); err != nil {
+		return nil, err
+	}
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config)}
+	d.config.Store(config)
+	d.reload.set(nil, nil)
+	for _, step := range []func(*Config) error{
+		d.openCatalog, d.takeLock, d.openKernel, d.openTasks, d.openPlan, d.openRooms,
+	} {
+		if err := step(config); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	return d, nil
+}
+
+func (d *daemon) openCatalog(c *Config) error {
+	d.catalog = file.New(file.Params{
+		Dir: c.Catalog.Dir, Globs: c.Catalog.Files, Forbidden: []netip.Prefix{c.VIPCIDR, c.VIPCIDR6}, Log: d.log,
+		Changed: func() {
+			if d.loop != nil {
+				d.loop.CatalogChanged()
+			}
+		},
+	})
+	if err := d.catalog.Load(context.Background()); err != nil {
+		return err
+	}
+	services, _ := d.catalog.Snapshot()
+	for _, ns := range c.UnknownNamespaces(services) {
+		d.log.Warn("a client may use a namespace that no catalog file has", "namespace", ns)
+	}
+	return nil
+}
+
+func (d *daemon) takeLock(c *Config) (err error) {
+	d.lock, err = lockState(c.StateDir)
+	return err
+}
+
+func (d *daemon) openKernel(c *Config) error {
+	root, err := task.CgroupRoot()
+	if err != nil {
+		return err
+	}
+	attach := c.Cgroup
+	if attach == cgroupAuto {
+		attach = root
+	}
+	d.datapath, err = datapath.Open(datapath.Params{
+		Log: d.log.With("component", "datapath"), BPFFS: c.BPFFS, Cgroup: attach,
+		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6,
+		MaxConnections: uint32(c.Limits.MaxConnections), MaxEndpoints: uint32(c.Limits.MaxEndpoints),
+		MaxServices: uint32(c.Limits.MaxServices), MaxSlots: uint32(c.Limits.MaxSlots),
+	})
+	return err
+}
+
+func (d *daemon) openTasks(c *Config) error {
+	root, err := task.CgroupRoot()
+	if err != nil {
+		return err
+	}
+	d.cookie = sync.OnceValues(func() (uint64, error) { return d.datapath.NetnsCookie(nil) })
+	if _, err := d.cookie(); err != nil {
+		return err
+	}
+	d.tasks = task.NewStatic(task.Params{CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf})
+	return d.tasks.Set(clientsOf(c))
+}
+
+func clientsOf(c *Config) []task.Client {
+	out := make([]task.Client, len(c.Clients))
+	for i, cl := range c.Clients {
+		out[i] = task.Client{
+			Name: cl.Name, NetnsPath: cl.NetnsPath(), Cgroup: cl.Cgroup, Namespaces: cl.Namespaces,
+			HostsFile: cl.HostsFile, ResolvConf: cl.ResolvConf,
+		}
+	}
+	return out
+}
+
+func (d *daemon) openPlan(c *Config) error {
+	memory, err := readJournal(c.StateDir)
+	if err != nil {
+		return fmt.Errorf("read plan journal: %w", err)
+	}
+	planner, err := plan.New(plan.Config{
+		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, Zone: c.Zone, MaxEndpoints: c.Limits.MaxEndpoints,
+		MaxServices: c.Limits.MaxServices, MaxSlots: c.Limits.MaxSlots / 2, // old and new stand side by side in a change
+	}, memory)
+	if err != nil {
+		return fmt.Errorf("%s: %w (remove the file to start with an empty memory: VIPs that collide may then move)", journalPath(c.StateDir), err)
+	}
+	if d.journal, err = openJournal(c.StateDir, planner.Snapshot()); err != nil {
+		return err
+	}
+	d.loop = reconcile.New(reconcile.Params{
+		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: d.datapath, Journal: d.journal,
+		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
+		Tasks:   d.tasks.Tasks,
+		Publish: d.publish,
+		Passed:  d.passes.Observe,
+	})
+	d.seats = reconcile.NewSeats(d.log.With("component", "tasks"), d.attach)
+	d.ender = reconcile.NewTerminator(reconcile.Terminator{
+		Log: d.log.With("component", "terminate"), Active: d.datapath.Active, Terminate: d.terminate,
+	})
+	return nil
+}
+
+func (d *daemon) openRooms(c *Config) error {
+	var err error
+	d.dns, err = dns.New(dns.Params{
+		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
+	})
+	if err != nil {
+		return err
+	}
+	d.probes = metrics.NewProbeRecorder(health.Results(), d.loop.Desired)
+	d.health = health.New(health.Params{
+		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Observe: d.probes.Observe,
+	})
+	return nil
+}
+
+// publish hands a plan that the kernel holds to everybody else.
+func (d *daemon) publish(p *plan.Desired) {
+	d.dns.Publish(p)
+	d.health.SetTargets(p)
+	d.ejected.Publish(p)
+	d.ender.Publish(p)
+	d.seats.Want(p.Tasks)
+}
+
+// run starts the parts, and stops them in the order that keeps applications
+// working: DNS is handed back first, sockets go last.
+func (d *daemon) run(ctx context.Context) error {
+	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, gctx := errgroup.WithContext(parts)
+	for _, part := range []func(context.Context) error{
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refresh, d.upkeep, d.followConfig,
+		d.serveMetrics, d.serveControl, d.becomeReady,
+	} {
+		g.Go(func() error { return part(gctx) })
+	}
+	select {
+	case <-ctx.Done():
+		d.log.Info("stopping: programs and maps stay, names go back to the tasks' own resolvers")
+	case <-gctx.Done():
+	}
+	d.ready.Store(false)
+	d.dns.Away()
+	cancel()
+	return g.Wait()
+}
+
+func (d *daemon) becomeReady(ctx context.Context) error {
+	slow := time.AfterFunc(startTimeout, func() {
+		d.log.Warn("still no plan in the kernel", "reconcile", d.loop.Status().Error)
+	})
+	defer slow.Stop()
+	for _, done := range []<-chan struct{}{d.loop.InForce(), d.seats.Settled()} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	d.ready.Store(true)
+	p := d.loop.Desired()
+	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))
+	return nil
+}
+
+func (d *daemon) strikes(ctx context.Context) error { return d.datapath.Events(ctx, d.loop.Strike) }
+
+// refresh looks at static clients.
+func (d *daemon) refresh(ctx context.Context) error {
+	return every(ctx, refreshInterval, func() {
+		if d.tasks.Refresh() {
+			d.loop.TasksChanged()
+		}
+	})
+}
+
+func (d *daemon) upkeep(ctx context.Context) error {
+	return every(ctx, sweepInterval, func() {
+		swept, err := d.datapath.Sweep(d.namespaces)
+		if err != nil {
+			d.log.Error("sweep connections", "error", err)
+		}
+		if swept > 0 {
+			d.ended.swept.Add(uint64(swept))
+			d.log.Warn("forgot connections whose end was missed", "connections", swept)
+		}
+	})
+}
+
+func every(ctx context.Context, interval time.Duration, fn func()) error {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			fn()
+		}
+	}
+}
+
+// attach opens a task's sockets, room by room.
+func (d *daemon) attach(ctx context.Context, t *plan.Task) (io.Closer, error) {
+	ns, ok := d.tasks.Namespace(t.Name)
+	if !ok {
+		return nil, errors.New("its network namespace is gone")
+	}
+	return d.dns.Attach(ctx, t, ns)
+}
+
+// redirect gives a DNS socket its place in the kernel.
+func (d *daemon) redirect(r dns.Redirection) (dns.Redirect, error) {
+	cookie, err := d.cookieOf(r.Task)
+	if err != nil {
+		return nil, err
+	}
+	return d.datapath.Redirect(datapath.Redirection{
+		Task: r.Task, NetnsCookie: cookie, Resolver: r.Resolver, Local: r.Local, Listener: r.Listener,
+	})
+}
+
+func (d *daemon) cookieOf(id lb.TaskID) (uint64, error) {
+	p := d.loop.Desired()
+	i := slices.IndexFunc(p.Tasks, func(t *plan.Task) bool { return t.ID == id })
+	if i < 0 {
+		return 0, fmt.Errorf("task %d is gone", id)
+	}
+	if c := p.Tasks[i].NetnsCookie; c != 0 {
+		return c, nil
+	}
+	return d.cookie() // cgroup clients are served in the node's own
+}
+
+// namespaces finds the namespace of a tracked connection.
+func (d *daemon) namespaces(cookie uint64) (*netns.Handle, bool) {
+	if ns, ok := d.tasks.ByCookie(cookie); ok {
+		return ns, true
+	}
+	own, err := d.cookie()
+	return nil, err == nil && own == cookie
+}
+
+// caller finds a task that may call a namespace's services, to probe from.
+func (d *daemon) caller(id lb.NamespaceID) *netns.Handle {
+	p := d.loop.Desired()
+	if p == nil {
+		return nil
+	}
+	for _, t := range p.Tasks {
+		if t.Scope[id/64]&(1<<(id%64)) == 0 {
+			continue
+		}
+		if ns, ok := d.tasks.Namespace(t.Name); ok && ns != nil {
+			return ns
+		}
+	}
+	return nil
+}
+
+func (d *daemon) terminate(ids []lb.EndpointID) (int, error) {
+	out, err := d.datapath.Terminate(ids, d.namespaces)
+	d.ended.terminated.Add(uint64(out.Destroyed))
+	return out.Destroyed, err
+}
+
+// close lets go of everything that build opened, whatever part of it.
+func (d *daemon) close() error {
+	var errs []error
+	if d.dns != nil {
+		errs = append(errs, d.dns.Close())
+	}
+	if d.tasks != nil {
+		d.tasks.Close()
+	}
+	if d.datapath != nil {
+		errs = append(errs, d.datapath.Close())
+	}
+	if d.journal != nil {
+		errs = append(errs, d.journal.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"connectd/pkg/catalog/file"
+	"connectd/pkg/datapath"
+	"connectd/pkg/dns"
+)
+
+// Check validates the config, what it names on this machine, and every catalog
+// file. Its error has one line for each thing that is wrong.
+func Check(configPath string) (warnings []string, err error) {
+	c, err := LoadConfig(configPath)
+	if err != nil {
+		return nil, err
+	}
+	source := file.New(file.Params{
+		Dir: c.Catalog.Dir, Globs: c.Catalog.Files, Forbidden: []netip.Prefix{c.VIPCIDR, c.VIPCIDR6}, Log: newLogger(&Config{LogLevel: 100}),
+	})
+	err = errors.Join(c.CheckHost(), source.Load(context.Background()))
+	services, _ := source.Snapshot()
+	for _, ns := range c.UnknownNamespaces(services) {
+		warnings = append(warnings, fmt.Sprintf("clients may use namespace %s, which no catalog file has", ns))
+	}
+	return warnings, err
+}
+
+// ControlSocket returns the control socket that a config names.
+func ControlSocket(configPath string) (string, error) {
+	c, err := LoadConfig(configPath)
+	if err != nil {
+		return "", err
+	}
+	return c.ControlSocket, nil
+}
+
+// Unload takes the programs and maps out of the kernel and the names out of
+// hosts files. It refuses while a daemon runs.
+func Unload(_ context.Context, configPath string) ([]string, error) {
+	c, err := LoadConfig(configPath)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockState(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	removed, err := datapath.Unload(c.BPFFS)
+	errs := []error{err}
+	for _, cl := range c.Clients {
+		if cl.HostsFile != "" {
+			errs = append(errs, dns.WriteHosts(cl.HostsFile, nil))
+		}
+	}
+	return removed, errors.Join(errs...)
+}

@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"connectd/pkg/catalog/file"
+	"connectd/pkg/metrics"
+)
+
+// reloadState is how the last reading of the config file went.
+type reloadState struct {
+	mu          sync.Mutex
+	loaded      time.Time // when the config in use was read
+	failed      time.Time // when the last reading failed; zero if it did not
+	err         error
+	needRestart []string
+}
+
+func (r *reloadState) set(err error, needRestart []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+	if err != nil {
+		r.failed = time.Now()
+		return
+	}
+	r.loaded, r.failed, r.needRestart = time.Now(), time.Time{}, needRestart
+}
+
+func (r *reloadState) metrics() metrics.Reload {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := metrics.Reload{Last: r.loaded, LastSuccess: r.loaded, OK: r.err == nil}
+	if r.err != nil {
+		out.Last = r.failed
+	}
+	return out
+}
+
+// followConfig reads the config again when its file changes and on SIGHUP.
+func (d *daemon) followConfig(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	changed := make(chan struct{}, 1)
+	watching := make(chan error, 1)
+	go func() {
+		watching <- file.Follow(ctx, d.configPath, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	for {
+		select {
+		case err := <-watching:
+			return err
+		case <-changed:
+		case <-hup:
+			d.log.Info("SIGHUP: reading config and catalog again")
+		}
+		// What is wrong is logged and in the status; what was in use stays.
+		_ = d.reloadConfig(ctx)
+	}
+}
+
+// reloadConfig brings the parts of the config into force that can change while
+// running, and the catalog. On an error nothing changes.
+func (d *daemon) reloadConfig(context.Context) error {
+	running := d.config.Load()
+	next, err := LoadConfig(d.configPath)
+	if err == nil {
+		err = next.CheckHost()
+	}
+	if err != nil {
+		d.log.Error("config not in use, the one before stays", "error", err)
+		d.reload.set(err, nil)
+		return err
+	}
+	restart := RestartNeeded(running, next)
+	if len(restart) > 0 {
+		d.log.Warn("config fields change with a restart only", "fields", restart)
+	}
+	if err := d.tasks.Set(clientsOf(next)); err != nil {
+		d.log.Error("client not in use", "error", err)
+	}
+	d.loop.TasksChanged()
+	d.catalog.SetGlobs(next.Catalog.Files)
+	// Fields that need a restart keep their running values, so that the next
+	// reload compares with what is really in force.
+	inForce := *running
+	inForce.Clients, inForce.Catalog = next.Clients, next.Catalog
+	d.config.Store(&inForce)
+	d.reload.set(nil, restart)
+	d.log.Info("config in use", "clients", len(next.Clients))
+	return nil
+}
+
+func newLogger(c *Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}

@@ -1,0 +1,32 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+
+	"connectd/pkg/lb"
+)
+
+// Backend is what the daemon knows and can do. Its functions are called
+// concurrently; those without a context must not wait for anything.
+type Backend struct {
+	Status   func() Status           // Verdict is ignored; Problems are those that nothing else in it shows
+	Names    func() []lb.ServiceName // of all services
+	Services func() []Service        // sorted by name
+
+	// Endpoints are those of one service, or of all for the zero name, sorted
+	// by service, then address.
+	Endpoints func(service lb.ServiceName) []Endpoint
+
+	// Resolve returns what the task of that name, or for "" each task, sorted
+	// by name, would get. A task that is not known is no element.
+	Resolve func(name, task string) []Resolution
+
+	// Drain drains an endpoint or ends that, and returns when the kernel has
+	// it. Saying the same twice is not an error.
+	Drain func(ctx context.Context, service lb.ServiceName, address netip.AddrPort, on bool) error
+
+	// Reload reads the config and catalog again and returns when they are in
+	// use. On an error what was in use stays.
+	Reload func(ctx context.Context) error
+}

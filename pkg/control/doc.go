@@ -1,0 +1,13 @@
+// Package control is the daemon's API on a unix socket: the wire types, the
+// server that answers with what a Backend knows, and the client.
+//
+// It is HTTP with JSON bodies, for root on the same host: the socket has mode
+// 0600. Field names are stable; a client ignores those it does not know.
+//
+//	GET  /v1/status
+//	GET  /v1/services?service=&namespace=
+//	GET  /v1/endpoints?service=&state=
+//	GET  /v1/resolve?name=&task=
+//	POST /v1/drain, /v1/undrain  {"service": "prod/orders", "address": "10.0.3.9:8080"}
+//	POST /v1/reload
+package control
