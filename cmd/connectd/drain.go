@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -59,6 +60,9 @@ use. On an error everything stays as it was, and the error is shown.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := ask(c, func(daemon *control.Client) (*control.Config, error) { return daemon.Reload(cmd.Context()) })
+			if refusal, ok := errors.AsType[*control.Error](err); ok {
+				return fmt.Errorf("what was in use stays in use:\n%w", refusal)
+			}
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,18 +45,18 @@ func fakeEnv(t *testing.T, socket, world string) env {
 		now:           func() time.Time { return now },
 		version:       "0.1.0",
 		controlSocket: func(string) (string, error) { return socket, nil },
-		run: func(ctx context.Context, config string) error {
+		run: func(context.Context, string) error {
 			if world == "healthy" {
 				return nil
 			}
-			return fmt.Errorf("lock state directory /var/lib/connectd: held by process 4242 (config %s)", config)
+			return errors.New("lock /var/lib/connectd/lock: held by pid 4242, another connectd runs on this state directory")
 		},
-		check: func(config string) ([]string, error) {
+		check: func(string) ([]string, error) {
 			if world == "healthy" {
 				return nil, nil
 			}
-			return []string{config + ":9: client cron: no service is in namespace tools"},
-				errors.New("/etc/connectd/connectd.yaml:4: vipCIDR: 10.0.0.0/8 is outside 127.0.0.0/8\n/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is more than 65535")
+			return []string{"clients may use namespace tools, which no catalog file has"},
+				errors.New("/etc/connectd/connectd.yaml:4: vipCIDR: \"10.0.0.0/8\" is not inside 127.0.0.0/8\n/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is not in 1-65535")
 		},
 		doctor: func(context.Context, string) []control.Check { return checks(world) },
 		unload: func(context.Context, string) ([]string, error) {
@@ -63,9 +64,9 @@ func fakeEnv(t *testing.T, socket, world string) env {
 			case "empty":
 				return nil, nil
 			case "healthy":
-				return []string{"link connect4", "link connect6", "/sys/fs/bpf/connectd"}, nil
+				return []string{"links/connect4", "links/connect6", "maps/connections_v1"}, nil
 			}
-			return []string{"link connect4"}, errors.New("unload: the daemon is running (process 4242), stop it first")
+			return []string{"links/connect4"}, errors.New("remove map connections_v1: operation not permitted")
 		},
 		demo: func(_ context.Context, w io.Writer, opts demoOptions) error {
 			fmt.Fprintln(w, "1/7 names resolve: ok, verbose:", opts.verbose)
@@ -169,7 +170,8 @@ func compare(t *testing.T, file string, want, got []byte) {
 // that the comment above it names.
 var example = regexp.MustCompile("(?s)(<!-- world ([a-z]+) -->\n```console\n\\$ connectd ?([^\n]*)\n)(.*?)```\n")
 
-// TestDocs runs each example in docs/cli.md, and wants one for each command.
+// TestDocs runs each example in docs/cli.md, and wants one for each command
+// but demo, whose output is all its own.
 func TestDocs(t *testing.T) {
 	const file = "../../docs/cli.md"
 	data, err := os.ReadFile(file)
@@ -190,7 +192,7 @@ func TestDocs(t *testing.T) {
 	})
 	compare(t, file, data, got)
 	for _, cmd := range newRoot(env{}).Commands() {
-		if !seen[cmd.Name()] {
+		if !seen[cmd.Name()] && cmd.Name() != "demo" {
 			t.Errorf("%s has no example of %s", file, cmd.Name())
 		}
 	}
@@ -261,5 +263,29 @@ func TestSocketChoice(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The file of --config is what a local command works with.
+func TestConfigReachesLocalCommands(t *testing.T) {
+	var got []string
+	note := func(config string) { got = append(got, config) }
+	e := env{
+		ctx:    t.Context(),
+		run:    func(_ context.Context, config string) error { note(config); return nil },
+		check:  func(config string) ([]string, error) { note(config); return nil, nil },
+		doctor: func(_ context.Context, config string) []control.Check { note(config); return nil },
+		unload: func(_ context.Context, config string) ([]string, error) { note(config); return nil, nil },
+	}
+	for _, command := range []string{"run", "check", "doctor", "unload"} {
+		got = nil
+		for _, args := range [][]string{{command}, {command, "-c", "a.yaml"}, {"--config=b.yaml", command}} {
+			if r := connectdAt(t, e, "no socket!", args...); r.exit != exitOK {
+				t.Errorf("%q: %+v", args, r)
+			}
+		}
+		if want := []string{defaultConfig, "a.yaml", "b.yaml"}; !slices.Equal(got, want) {
+			t.Errorf("%s got configs %q, want %q", command, got, want)
+		}
 	}
 }

@@ -96,6 +96,14 @@ func (c *cli) since(t time.Time) string {
 	return age(c.now().Sub(t))
 }
 
+// until is "in 12s", or "now" for what is due.
+func (c *cli) until(t time.Time) string {
+	if d := t.Sub(c.now()); d > 0 {
+		return "in " + age(d)
+	}
+	return "now"
+}
+
 // clock is a moment in the user's time zone.
 func (c *cli) clock(t time.Time) string {
 	return t.In(c.now().Location()).Format("2006-01-02 15:04:05 MST")

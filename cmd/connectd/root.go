@@ -45,16 +45,24 @@ func execute(e env) int {
 	if err == nil {
 		return exitOK
 	}
-	var usage usageError
 	switch {
 	case errors.Is(err, errReported):
-	case errors.As(err, &usage):
+	case isUsage(err):
 		fmt.Fprintf(e.stderr, "connectd: %s\nSee '%s --help'.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
 		fmt.Fprintf(e.stderr, "connectd: %s\n", err)
 	}
 	return exitFailure
+}
+
+// isUsage says whether the command line makes no sense, to us or to the daemon.
+func isUsage(err error) bool {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return true
+	}
+	refusal, ok := errors.AsType[*control.Error](err)
+	return ok && refusal.Code == control.CodeInvalid
 }
 
 func newRoot(e env) *cobra.Command {
@@ -97,11 +105,11 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return usageError{errors.New(text)}
 }
 
-// args makes cobra's complaint about arguments a usageError.
+// args makes wrong arguments a usageError.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%s: %w", cmd.Name(), err)}
+		if check(cmd, args) != nil {
+			return usageError{fmt.Errorf("wrong number of arguments: it is '%s'", cmd.UseLine())}
 		}
 		return nil
 	}
@@ -109,7 +117,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // addClientFlags is for commands that ask the daemon.
 func (c *cli) addClientFlags(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&c.socket, "socket", "", "control socket (default: controlSocket of the config file, else "+defaultSocket+")")
+	cmd.Flags().StringVar(&c.socket, "socket", "", "control socket (default: the one that the config names)")
 	return cmd
 }
 

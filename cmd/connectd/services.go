@@ -123,10 +123,10 @@ func (c *cli) reason(e control.Endpoint) string {
 		parts = append(parts, e.Reason)
 	}
 	if !e.DrainDeadline.IsZero() {
-		parts = append(parts, "ends in "+age(e.DrainDeadline.Sub(c.now())))
+		parts = append(parts, "ends "+c.until(e.DrainDeadline))
 	}
 	if !e.EjectedUntil.IsZero() {
-		parts = append(parts, "back in "+age(e.EjectedUntil.Sub(c.now())))
+		parts = append(parts, "back "+c.until(e.EjectedUntil))
 	}
 	if len(e.AvoidedBy) > 0 {
 		parts = append(parts, "avoided by "+strings.Join(e.AvoidedBy, " and "))

@@ -79,8 +79,11 @@ func (c *cli) writeVerdict(w io.Writer, s *control.Status) {
 	if n := len(s.Problems); n > 0 {
 		word += ", " + plural(n, "problem")
 	}
-	fmt.Fprintf(w, "connectd is %s: %s, %s (%s), %s\n", word, plural(s.Services.Total, "service"),
-		plural(s.Endpoints.Total(), "endpoint"), counts(s.Endpoints), plural(len(s.Tasks), "task"))
+	endpoints := plural(s.Endpoints.Total(), "endpoint")
+	if s.Endpoints.Total() > 0 {
+		endpoints += " (" + counts(s.Endpoints) + ")"
+	}
+	fmt.Fprintf(w, "connectd is %s: %s, %s, %s\n", word, plural(s.Services.Total, "service"), endpoints, plural(len(s.Tasks), "task"))
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "\n  ! %s\n", indent(p.Message, "    "))
 		if p.Fix != "" {

@@ -43,7 +43,7 @@ func worlds(name string) (b control.Backend, ok bool) {
 		b.Services = degradedServices
 		b.Endpoints = func(of lb.ServiceName) []control.Endpoint { return of3(degradedEndpoints(), of) }
 		b.Reload = func(context.Context) error {
-			return errors.New("/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is more than 65535")
+			return errors.New("/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is not in 1-65535")
 		}
 		b.Drain = func(context.Context, lb.ServiceName, netip.AddrPort, bool) error {
 			return errors.New("drain: the kernel does not have it yet: context deadline exceeded")
@@ -113,9 +113,9 @@ func healthyStatus() control.Status {
 func degradedStatus() control.Status {
 	s := healthyStatus()
 	s.Config.Failed = before(40 * time.Second)
-	s.Config.Error = "/etc/connectd/connectd.yaml:4: vipCIDR: 10.0.0.0/8 is outside 127.0.0.0/8\n/etc/connectd/connectd.yaml:9: clients[0].netns: no such file"
+	s.Config.Error = "/etc/connectd/connectd.yaml:4: vipCIDR: \"10.0.0.0/8\" is not inside 127.0.0.0/8\n/etc/connectd/connectd.yaml:9: clients[0].netns: /run/netns/web: no such file or directory"
 	s.Config.RestartNeeded = []string{"zone", "metrics"}
-	s.Catalog[0].Errors = []string{"/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is more than 65535"}
+	s.Catalog[0].Errors = []string{"/etc/connectd/catalog.yaml:12: services[1].endpoints[0].port: 70000 is not in 1-65535"}
 	s.Reconcile = control.Reconcile{Revision: 9, Applied: 7, LagSeconds: 12.3, Errors: 41, Failing: true, LastError: "write map connections: no space left on device",
 		LastErrorAt: before(time.Second), Repaired: 3}
 	s.Tasks[1].Attached, s.Tasks[1].Error = false, "open /run/netns/web: no such file or directory"

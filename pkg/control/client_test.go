@@ -22,7 +22,7 @@ func TestReads(t *testing.T) {
 	c := serving(t, n.backend())
 	ctx := t.Context()
 	want := n.status()
-	want.Verdict = VerdictOK
+	want.Verdict, want.Problems = VerdictOK, []Problem{}
 	for _, tt := range []struct {
 		name string
 		ask  func() (any, error)
@@ -33,6 +33,8 @@ func TestReads(t *testing.T) {
 		{"services by name", func() (any, error) { return c.Services(ctx, ServiceFilter{Service: "cache"}) }, n.services()[:1]},
 		{"services by full name", func() (any, error) { return c.Services(ctx, ServiceFilter{Service: "tools/orders"}) }, n.services()[2:]},
 		{"services by namespace", func() (any, error) { return c.Services(ctx, ServiceFilter{Namespace: "tools"}) }, n.services()[2:]},
+		{"services by name in a namespace", func() (any, error) { return c.Services(ctx, ServiceFilter{Service: "orders", Namespace: "tools"}) }, n.services()[2:]},
+		{"services by name of another namespace", func() (any, error) { return c.Services(ctx, ServiceFilter{Service: "prod/orders", Namespace: "tools"}) }, []Service{}},
 		{"services of no namespace", func() (any, error) { return c.Services(ctx, ServiceFilter{Namespace: "tool"}) }, []Service{}},
 		{"endpoints", func() (any, error) { return c.Endpoints(ctx, EndpointFilter{}) }, n.endpoints},
 		{"endpoints of one", func() (any, error) { return c.Endpoints(ctx, EndpointFilter{Service: "prod/orders"}) }, n.endpoints[1:3]},
@@ -120,12 +122,19 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A list is being written when it turns out that a row cannot be: the client
+// must not take what came for all of it.
 func TestUnencodableAnswerIsAnError(t *testing.T) {
 	b := newNode().backend()
+	b.Status = func() Status { return Status{UptimeSeconds: math.Inf(1)} }
 	b.Resolve = func(string, string) []Resolution {
 		return []Resolution{{Targets: []Target{{Endpoints: []Share{{Percent: math.NaN()}}}}}}
 	}
-	_, err := serving(t, b).Resolve(t.Context(), "orders", "")
+	c := serving(t, b)
+	if got, err := c.Resolve(t.Context(), "orders", ""); err == nil {
+		t.Errorf("resolve: no error, but %v", got)
+	}
+	_, err := c.Status(t.Context())
 	if got, ok := errors.AsType[*Error](err); !ok || got.Code != CodeFailed {
 		t.Errorf("got %v, want an Error with code failed", err)
 	}

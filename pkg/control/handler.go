@@ -1,8 +1,10 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -25,22 +27,55 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			value, err := answer(r)
-			code := http.StatusOK
-			if err != nil {
-				e := asError(err)
-				value, code = e, codeStatus[e.Code]
-			}
-			data, err := json.Marshal(value)
-			if err != nil { // not a number where one is due: a defect of the backend
-				code = http.StatusInternalServerError
-				data, _ = json.Marshal(refuse(CodeFailed, "encode answer: %s", err))
-			}
 			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(code)
-			w.Write(data) // an error here is a client that left
+			if rows, ok := value.(iter.Seq[any]); ok && err == nil {
+				writeRows(w, rows)
+				return
+			}
+			writeValue(w, value, err)
 		})
 	}
 	return mux
+}
+
+// writeValue writes an answer, or the error if there is one. That writing
+// fails says that the client left.
+func writeValue(w http.ResponseWriter, value any, err error) {
+	code := http.StatusOK
+	if err != nil {
+		e := asError(err)
+		value, code = e, codeStatus[e.Code]
+	}
+	data, err := json.Marshal(value)
+	if err != nil { // not a number where one is due: a defect of the backend
+		code = http.StatusInternalServerError
+		data, _ = json.Marshal(refuse(CodeFailed, "encode answer: %s", err))
+	}
+	w.WriteHeader(code)
+	w.Write(data)
+}
+
+// writeRows writes a list one by one: as one piece of JSON 100,000 endpoints
+// would cost the daemon 100 MB.
+func writeRows(w http.ResponseWriter, rows iter.Seq[any]) {
+	buffered := bufio.NewWriterSize(w, 32<<10)
+	separator := "["
+	for row := range rows {
+		data, err := json.Marshal(row)
+		if err != nil {
+			panic(http.ErrAbortHandler) // too late for an error, so the client must see a cut
+		}
+		buffered.WriteString(separator)
+		if _, err := buffered.Write(data); err != nil {
+			return // the client left
+		}
+		separator = ","
+	}
+	if separator == "[" {
+		buffered.WriteString(separator)
+	}
+	buffered.WriteString("]")
+	buffered.Flush()
 }
 
 func (s *Server) status(*http.Request) (any, error) {
@@ -50,19 +85,21 @@ func (s *Server) status(*http.Request) (any, error) {
 }
 
 func (s *Server) services(r *http.Request) (any, error) {
-	query := r.URL.Query()
-	keep := func(Service) bool { return true }
-	if namespace := query.Get("namespace"); namespace != "" {
-		keep = func(v Service) bool { return strings.HasPrefix(v.Name, namespace+"/") }
-	}
-	if arg := query.Get("service"); arg != "" {
+	namespace, arg := r.URL.Query().Get("namespace"), r.URL.Query().Get("service")
+	only := ""
+	if arg != "" {
+		if namespace != "" && !strings.Contains(arg, "/") {
+			arg = namespace + "/" + arg
+		}
 		name, err := find(s.backend.Names(), arg)
 		if err != nil {
 			return nil, err
 		}
-		keep = func(v Service) bool { return v.Name == name.String() }
+		only = name.String()
 	}
-	return filter(s.backend.Services(), keep), nil
+	return rows(s.backend.Services(), func(v *Service) bool {
+		return (only == "" || v.Name == only) && (namespace == "" || strings.HasPrefix(v.Name, namespace+"/"))
+	}), nil
 }
 
 func (s *Server) endpoints(r *http.Request) (any, error) {
@@ -80,7 +117,7 @@ func (s *Server) endpoints(r *http.Request) (any, error) {
 			return nil, refuse(CodeInvalid, "no state %q: say %s", state, strings.Join(stateWords(), ", "))
 		}
 	}
-	return filter(s.backend.Endpoints(name), func(e Endpoint) bool {
+	return rows(s.backend.Endpoints(name), func(e *Endpoint) bool {
 		return len(states) == 0 || slices.Contains(states, e.State)
 	}), nil
 }
@@ -94,7 +131,7 @@ func (s *Server) resolve(r *http.Request) (any, error) {
 	if len(got) == 0 && task != "" {
 		return nil, refuse(CodeNotFound, "no task %s; connectd status lists them", task)
 	}
-	return filter(got, func(Resolution) bool { return true }), nil
+	return rows(got, func(*Resolution) bool { return true }), nil
 }
 
 // drain answers with the endpoint as it then is.
@@ -113,11 +150,12 @@ func (s *Server) drain(r *http.Request, on bool) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.limits.work)
 	defer cancel()
-	err = s.backend.Drain(ctx, name, address, on)
-	s.log.Info("drain by command", "service", name.String(), "address", address.String(), "drain", on, "err", err)
-	if err != nil {
+	log := s.log.With("service", name.String(), "address", address.String(), "drain", on)
+	if err := s.backend.Drain(ctx, name, address, on); err != nil {
+		log.Warn("drain by command", "error", err)
 		return nil, err
 	}
+	log.Info("drain by command")
 	return s.endpoint(name, address)
 }
 
@@ -154,13 +192,13 @@ func stateWords() []string {
 	return words
 }
 
-// filter never returns nil: on the wire an empty list is [], not null.
-func filter[T any](in []T, keep func(T) bool) []T {
-	out := make([]T, 0, len(in))
-	for _, v := range in {
-		if keep(v) {
-			out = append(out, v)
+// rows are pointers to what is kept of a list.
+func rows[T any](list []T, keep func(*T) bool) iter.Seq[any] {
+	return func(yield func(any) bool) {
+		for i := range list {
+			if v := &list[i]; keep(v) && !yield(v) {
+				return
+			}
 		}
 	}
-	return out
 }

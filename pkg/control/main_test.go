@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ var start = time.Date(2025, 3, 1, 2, 0, 0, 0, time.UTC)
 
 // socketPath is short: t.TempDir with a long test name would not fit into the
 // 108 bytes of a socket address.
-func socketPath(t *testing.T) string {
+func socketPath(t testing.TB) string {
 	dir, err := os.MkdirTemp("", "cd")
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,7 @@ func params(socket string, b Backend) Params {
 	return Params{Socket: socket, Backend: b, Log: slog.New(slog.DiscardHandler)}
 }
 
-func mustListen(t *testing.T, socket string, b Backend) *Server {
+func mustListen(t testing.TB, socket string, b Backend) *Server {
 	t.Helper()
 	s, err := Listen(params(socket, b))
 	if err != nil {
@@ -45,7 +46,7 @@ func mustListen(t *testing.T, socket string, b Backend) *Server {
 
 // serve serves until the test ends, or until stop is called, which returns
 // what Serve returned.
-func serve(t *testing.T, s *Server) (stop func() error) {
+func serve(t testing.TB, s *Server) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -61,7 +62,7 @@ func serve(t *testing.T, s *Server) (stop func() error) {
 }
 
 // serving returns a client of a server with that backend.
-func serving(t *testing.T, b Backend) *Client {
+func serving(t testing.TB, b Backend) *Client {
 	t.Helper()
 	socket := socketPath(t)
 	serve(t, mustListen(t, socket, b))
@@ -118,7 +119,7 @@ func (n *node) backend() Backend {
 		Names:    n.names,
 		Services: n.services,
 		Endpoints: func(service lb.ServiceName) []Endpoint {
-			return filter(n.endpoints, func(e Endpoint) bool { return service == lb.ServiceName{} || e.Service == service.String() })
+			return slices.DeleteFunc(slices.Clone(n.endpoints), func(e Endpoint) bool { return service != lb.ServiceName{} && e.Service != service.String() })
 		},
 		Resolve: func(name, task string) []Resolution {
 			if task != "" && task != "web" {

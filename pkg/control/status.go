@@ -12,7 +12,7 @@ type Status struct {
 	PID           int       `json:"pid"`
 	Started       time.Time `json:"started"`
 	UptimeSeconds float64   `json:"uptimeSeconds"`
-	NotReady      []string  `json:"notReady"` // what is being waited for; empty: ready
+	NotReady      []string  `json:"notReady,omitempty"` // what is being waited for; empty: ready
 
 	Config    Config        `json:"config"`
 	Catalog   []CatalogFile `json:"catalog"`

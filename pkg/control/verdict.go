@@ -39,6 +39,9 @@ func (s *Status) judge() {
 		}
 	}
 	s.judgeServices()
+	if s.Problems == nil {
+		s.Problems = []Problem{} // "problems": null would break whoever goes through them
+	}
 	switch {
 	case blocked:
 		s.Verdict = VerdictNotReady
@@ -51,14 +54,14 @@ func (s *Status) judge() {
 
 func (s *Status) judgeFiles() {
 	if s.Config.Error != "" {
-		s.add("configError", "the config as it is now is not in use: "+s.Config.Error, "correct it, test it with connectd check, then connectd reload")
+		s.add("configError", "the config as it is now is not in use:\n"+s.Config.Error, "correct it, test it with connectd check, then connectd reload")
 	}
 	if len(s.Config.RestartNeeded) > 0 {
 		s.add("restartNeeded", "changed in the config but not in use: "+strings.Join(s.Config.RestartNeeded, ", "), "restart the daemon; connections survive it")
 	}
 	for _, f := range s.Catalog {
 		if len(f.Errors) > 0 {
-			s.add("catalogError", fmt.Sprintf("catalog file %s as it is now is not in use: %s", f.Path, strings.Join(f.Errors, "\n")), "correct it; it is read again by itself")
+			s.add("catalogError", fmt.Sprintf("catalog file %s as it is now is not in use:\n%s", f.Path, strings.Join(f.Errors, "\n")), "correct it; it is read again by itself")
 		}
 	}
 }

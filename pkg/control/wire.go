@@ -69,7 +69,7 @@ type Target struct {
 	Policy     string   `json:"policy"`
 	Panic      bool     `json:"panic"`
 	LastResort bool     `json:"lastResort"`
-	Endpoints  []Share  `json:"endpoints"` // those the task would reach; empty: EHOSTUNREACH
+	Endpoints  []Share  `json:"endpoints,omitempty"` // those the task would reach; none: EHOSTUNREACH
 }
 
 // Share is an endpoint and its part of a task's new connections.
