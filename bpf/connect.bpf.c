@@ -316,9 +316,11 @@ int recvmsg6(struct bpf_sock_addr *ctx)
 static __always_inline bool peer_of(struct bpf_sock_addr *ctx, const struct addr *peer, __be16 port, struct datagram *out)
 {
 	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie), old;
 	struct datagram *shown;
 
+	if (!c && legacy_peek(cookie, &old))
+		c = &old;
 	if (c) {
 		if (!same_addr(&c->remote, peer) || c->remote_port != port)
 			return false;
@@ -367,7 +369,7 @@ int sock_release(struct bpf_sock *ctx)
 	if (ctx->type == SOCK_STREAM && ctx->state != TCP_CLOSE && ctx->state != TCP_SYN_SENT)
 		return 1;
 	cookie = bpf_get_socket_cookie(ctx);
-	c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	c = connection_of(cookie);
 	if (!c)
 		return 1;
 	if (c->flags & CONNECTION_ARMED)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "events.h"
+#include "legacy.h"
 #include "socket.h"
 
 #define TCP_ESTABLISHED 1
@@ -23,6 +24,13 @@
 #define ECONNREFUSED 111
 #define EHOSTUNREACH 113
 #define ENETUNREACH 101
+
+static __always_inline struct connection *connection_of(__u64 cookie)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
+
+	return c ? c : legacy_take(cookie);
+}
 
 static __always_inline void fail(const struct connection *c, enum failure reason)
 {
@@ -68,7 +76,7 @@ static __always_inline void track(__u64 cookie, const struct connection *c, bool
 		bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
 		return;
 	}
-	old = bpf_map_lookup_elem(&connections_v1, &cookie);
+	old = connection_of(cookie);
 	if (old && !(old->flags & CONNECTION_ARMED))
 		forget(cookie, old); /* the socket's earlier, other destination */
 	if (!held || *held >= max_task_connections ||
@@ -122,7 +130,7 @@ static __always_inline struct connection *adopt_subflow(__u64 cookie)
 static __always_inline void on_connect(struct bpf_sock_ops *ops)
 {
 	__u64 cookie = bpf_get_socket_cookie(ops);
-	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	struct connection *c = connection_of(cookie);
 	struct addr remote = remote_of(ops);
 	struct endpoint_stats *e;
 
@@ -149,7 +157,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 
 static __always_inline struct connection *followed(__u64 cookie)
 {
-	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
+	struct connection *c = connection_of(cookie);
 
 	return c && (c->flags & CONNECTION_ARMED) ? c : NULL;
 }

@@ -18,15 +18,17 @@ type hook struct {
 	prog   func(*connectObjects) *ebpf.Program
 }
 
-// hooks in the order in which they are attached and replaced: readers of state
-// before its writers, so that nothing is written which nobody can read yet.
+// hooks in the order in which they are attached and replaced. Those that only
+// read state come first, so that what a new layout writes can be read; then
+// those that follow connections, which move entries from an old layout's map
+// to the new one; the writers come last.
 var hooks = []hook{
-	{"sock_ops", ebpf.AttachCGroupSockOps, func(o *connectObjects) *ebpf.Program { return o.SockOps }},
-	{"sock_release", ebpf.AttachCgroupInetSockRelease, func(o *connectObjects) *ebpf.Program { return o.SockRelease }},
 	{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, func(o *connectObjects) *ebpf.Program { return o.Recvmsg4 }},
 	{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, func(o *connectObjects) *ebpf.Program { return o.Recvmsg6 }},
 	{"getpeername4", ebpf.AttachCgroupInet4GetPeername, func(o *connectObjects) *ebpf.Program { return o.Getpeername4 }},
 	{"getpeername6", ebpf.AttachCgroupInet6GetPeername, func(o *connectObjects) *ebpf.Program { return o.Getpeername6 }},
+	{"sock_ops", ebpf.AttachCGroupSockOps, func(o *connectObjects) *ebpf.Program { return o.SockOps }},
+	{"sock_release", ebpf.AttachCgroupInetSockRelease, func(o *connectObjects) *ebpf.Program { return o.SockRelease }},
 	{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, func(o *connectObjects) *ebpf.Program { return o.Sendmsg4 }},
 	{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, func(o *connectObjects) *ebpf.Program { return o.Sendmsg6 }},
 	{"connect4", ebpf.AttachCGroupInet4Connect, func(o *connectObjects) *ebpf.Program { return o.Connect4 }},

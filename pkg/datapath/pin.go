@@ -103,7 +103,8 @@ func Unload(bpffs string) ([]string, error) {
 			continue
 		}
 		if err == nil {
-			err = errors.Join(l.Unpin(), l.Close())
+			// Unpinning alone detaches some time later, from a work queue.
+			err = errors.Join(l.Detach(), l.Unpin(), l.Close())
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove link %s: %s", hooks[i].name, err))

@@ -158,7 +158,7 @@ func (d *Datapath) Sweep(in Namespaces) (int, error) {
 func (d *Datapath) eachConnection(in Namespaces, match func(*connectConnection) bool,
 	visit func(*diag, diagID, *connectConnection) error) error {
 	byNetns := make(map[uint64][]entry[uint64, connectConnection])
-	for e, err := range all[uint64, connectConnection](d.objs.ConnectionsV1) {
+	for e, err := range d.connections() {
 		if err != nil {
 			return fmt.Errorf("read connections: %w", err)
 		}
