@@ -95,13 +95,17 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 	struct task *task = find_task(ctx, netns);
 	struct frontend fe = {};
 	struct choice to = {};
+	bool picked = false;
 	__u32 hash = ((__u32)cookie ^ bpf_ntohl(key.addr.w[3])) * 0x9e3779b1U >> 8;
 	__u32 *sticky = call->connected ? NULL : &hash;
 
 	if (!task)
 		return PASS; /* a stranger: VIPs are handed out only to clients */
 	/* Once more on a miss: a publish may have replaced what was read. */
-	if (!pick(&key, task, sticky, &fe, &to) && !pick(&key, task, sticky, &fe, &to)) {
+#pragma clang loop unroll(disable)
+	for (int tries = 0; tries < 2 && !picked; tries++)
+		picked = pick(&key, task, sticky, &fe, &to);
+	if (!picked) {
 		if (!fe.service) {
 			count(OUTCOME_NO_FRONTEND);
 			/* getaddrinfo sorts addresses by connecting UDP sockets to them. */
