@@ -99,7 +99,7 @@ func (d *daemon) endpoint(s *plan.Service, e *plan.Endpoint) control.Endpoint {
 	c := d.datapath.Endpoint(e.ID)
 	out := control.Endpoint{
 		Service: s.Name.String(), Address: e.Address, Zone: e.Zone, Weight: e.Weight,
-		State: e.State.String(), Reason: e.Reason, Verdict: e.Verdict.String(),
+		State: e.State.String(), Reason: e.Reason, Since: e.Since, Verdict: e.Verdict.String(),
 		ActiveConnections: c.Active, TotalConnections: c.Opened, Failures: c.Failed,
 		DrainDeadline: e.DrainUntil, EjectedUntil: e.EjectUntil,
 	}

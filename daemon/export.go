@@ -28,11 +28,12 @@ const (
 // endedCounter counts connections that connectd ended or forgot.
 type endedCounter struct{ terminated, swept atomic.Uint64 }
 
-// liveBytes remembers the byte counts of live connections for a moment.
+// liveBytes remembers, for a moment, what endpoints with live connections had
+// moved in all when it was sampled.
 type liveBytes struct {
 	mu    sync.Mutex
 	at    time.Time
-	bytes map[lb.EndpointID]datapath.Bytes
+	total map[lb.EndpointID]datapath.Bytes
 }
 
 func (d *daemon) serveMetrics(ctx context.Context) error {
@@ -91,7 +92,6 @@ func (d *daemon) readKernel() (metrics.Kernel, error) {
 	if p == nil {
 		return metrics.Kernel{}, nil
 	}
-	live := d.liveBytes()
 	k := metrics.Kernel{
 		Endpoints: make(map[lb.EndpointID]metrics.EndpointStats),
 		Services:  make(map[lb.ServiceID]metrics.ServiceStats),
@@ -107,13 +107,14 @@ func (d *daemon) readKernel() (metrics.Kernel, error) {
 			used = true
 			k.Endpoints[id] = metrics.EndpointStats{
 				Active: c.Active, Connections: c.Opened, Failures: c.Failed, Retransmits: c.Retransmits,
-				BytesSent: c.Sent + live[id].Sent, BytesReceived: c.Received + live[id].Received,
+				BytesSent: c.Sent, BytesReceived: c.Received,
 			}
 		}
 		if used {
 			k.Services[s.ID] = serviceStats(d.datapath.Service(s.ID))
 		}
 	}
+	d.addLiveBytes(k.Endpoints)
 	return k, d.readNode(&k)
 }
 
@@ -143,20 +144,30 @@ func (d *daemon) readNode(k *metrics.Kernel) error {
 	return err
 }
 
-// liveBytes samples the connections that are open now; the kernel adds a
-// connection's bytes to its counters only when it ends.
-func (d *daemon) liveBytes() map[lb.EndpointID]datapath.Bytes {
+// addLiveBytes adds what connections that are open have moved: the kernel adds
+// that to its counters only when they end. The counters were read before, and
+// a sample is kept as a sum with them, so a connection that ends meanwhile is
+// late by one sample and never counted twice.
+func (d *daemon) addLiveBytes(endpoints map[lb.EndpointID]metrics.EndpointStats) {
 	d.live.mu.Lock()
 	defer d.live.mu.Unlock()
-	if time.Since(d.live.at) < liveBytesAge {
-		return d.live.bytes
+	if time.Since(d.live.at) >= liveBytesAge {
+		live, err := d.datapath.LiveBytes(maxLiveBytes, d.namespaces)
+		if err != nil {
+			d.log.Warn("read bytes of live connections", "error", err)
+		}
+		d.live.at, d.live.total = time.Now(), make(map[lb.EndpointID]datapath.Bytes, len(live))
+		for id, b := range live {
+			e := endpoints[id]
+			d.live.total[id] = datapath.Bytes{Sent: e.BytesSent + b.Sent, Received: e.BytesReceived + b.Received}
+		}
 	}
-	bytes, err := d.datapath.LiveBytes(maxLiveBytes, d.namespaces)
-	if err != nil {
-		d.log.Warn("read bytes of live connections", "error", err)
+	for id, b := range d.live.total {
+		if e, ok := endpoints[id]; ok {
+			e.BytesSent, e.BytesReceived = max(e.BytesSent, b.Sent), max(e.BytesReceived, b.Received)
+			endpoints[id] = e
+		}
 	}
-	d.live.bytes, d.live.at = bytes, time.Now()
-	return bytes
 }
 
 func (d *daemon) dnsCounters() []metrics.Counter {

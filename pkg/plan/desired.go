@@ -77,6 +77,7 @@ type Endpoint struct {
 	State      lb.State
 	Verdict    lb.Verdict
 	Reason     string    // why it is in this state, for people: "drained by command", "probe: status 503"
+	Since      time.Time // when it entered this state, as far as this run knows
 	DrainUntil time.Time // draining or removed: when its connections end; zero is never
 	EjectUntil time.Time // ejected: when it comes back
 }

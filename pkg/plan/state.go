@@ -29,6 +29,7 @@ func (p *Planner) planService(r *service) {
 	for i := range endpoints {
 		p.judge(r, &endpoints[i], drained)
 	}
+	p.date(before, endpoints)
 	next := Service{Service: r.spec, ID: r.id, NamespaceID: r.space, Names: r.names}
 	crowd := census(endpoints)
 	next.Panic = crowd.panics(r.spec.LoadBalancing.PanicThresholdPercent)
@@ -129,6 +130,21 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 		e.State, e.Reason = lb.StateEjected, "callers fail to connect"
 	default:
 		e.State, e.Reason = lb.StateActive, ""
+	}
+}
+
+// date notes when each endpoint entered its state. Both lists are sorted by
+// address.
+func (p *Planner) date(before, now []Endpoint) {
+	for i := range now {
+		e := &now[i]
+		for len(before) > 0 && before[0].Address.Compare(e.Address) < 0 {
+			before = before[1:]
+		}
+		e.Since = p.now
+		if len(before) > 0 && before[0].ID == e.ID && before[0].State == e.State {
+			e.Since = before[0].Since
+		}
 	}
 }
 
