@@ -4,15 +4,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"connectd/daemon"
+	"connectd/daemon/demo"
 )
 
 func main() {
@@ -24,23 +23,15 @@ func main() {
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
 		now:     time.Now,
-		version: version(),
+		version: daemon.Version,
 
 		controlSocket: daemon.ControlSocket,
 		run:           daemon.Run,
 		check:         daemon.Check,
 		doctor:        daemon.Doctor,
 		unload:        daemon.Unload,
-		demo:          func(context.Context, io.Writer, demoOptions) error { return errors.New("not built yet") },
+		demo: func(ctx context.Context, w io.Writer, opts demoOptions) error {
+			return demo.Run(ctx, w, demo.Options{Verbose: opts.verbose})
+		},
 	}))
-}
-
-// version is what the Go tool noted in the binary: a tag, or the commit and
-// whether files differed from it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
 }
