@@ -53,12 +53,7 @@ func (d *Datapath) putEndpoints(changes []plan.EndpointChange) error {
 		if !d.endpointFits(c.ID) {
 			return fmt.Errorf("write endpoint %s: id %d is over limits.maxEndpoints", c.Address, c.ID)
 		}
-		want := connectEndpoint{
-			Addr:    encodeAddr(c.Address.Addr()),
-			Port:    be16(c.Address.Port()),
-			Weight:  c.Weight,
-			Service: uint32(c.Service),
-		}
+		want := encodeEndpoint(c.Service, c.Address, c.Weight)
 		entry := &d.shared.endpoints[c.ID]
 		if entry.Addr != want.Addr || entry.Port != want.Port || entry.Service != want.Service {
 			// Another endpoint's id, reused: its counters were that one's.

@@ -27,6 +27,12 @@ const (
 	// In struct tcp_info (linux/tcp.h).
 	tcpInfoBytesAcked    = 120
 	tcpInfoBytesReceived = 128
+
+	// linux/tcp_states.h
+	tcpFinWait2  = 5
+	tcpCloseWait = 8
+	tcpLastAck   = 9
+	tcpClosing   = 11
 )
 
 // diagID names one socket.
@@ -149,6 +155,12 @@ func (d *diag) tcpBytes(id diagID) (sent, received uint64, err error) {
 		received = binary.NativeEndian.Uint64(a.Value[tcpInfoBytesReceived:])
 		if sent > 0 {
 			sent-- // the SYN
+		}
+		switch b[1] { // the socket's state
+		case tcpFinWait2:
+			sent-- // our FIN
+		case tcpCloseWait, tcpLastAck, tcpClosing:
+			received-- // the peer's FIN
 		}
 	}
 	return sent, received, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 )
 
@@ -42,6 +43,15 @@ func decodeAddr(a connectAddr) netip.Addr {
 
 func decodeAddrPort(a connectAddr, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(decodeAddr(a), fromBE16(port))
+}
+
+func encodeEndpoint(service lb.ServiceID, address netip.AddrPort, weight uint16) connectEndpoint {
+	return connectEndpoint{
+		Addr:    encodeAddr(address.Addr()),
+		Port:    be16(address.Port()),
+		Weight:  weight,
+		Service: uint32(service),
+	}
 }
 
 func encodeFrontend(f plan.Frontend) connectFrontendKey {

@@ -178,6 +178,41 @@ func TestRestart(t *testing.T) {
 	r.waitIdle()
 }
 
+// What somebody else writes into our maps is put right, and named by number.
+func TestResyncRepairs(t *testing.T) {
+	r := newRig(t)
+	web, a := r.w.Host("web"), r.w.Host("a")
+	a.ServeName("a", at(a.Addr4(), 8080))
+	task := r.task(web, 1)
+	r.apply(func(d *plan.Desired) {
+		d.Services = []*plan.Service{service(1, lb.TCP, at(a.Addr4(), 8080))}
+		d.Tasks = []*plan.Task{task}
+	})
+	slot := r.dp.slots.held[1].v4.base
+	for name, harm := range map[string]func() error{
+		"endpoint": func() error { r.dp.shared.endpoints[101].Port = be16(9); return nil },
+		"slot":     func() error { r.dp.shared.slots[slot].Service = 77; return nil },
+		"frontend": func() error {
+			key := encodeFrontend(r.want.Services[0].Frontends()[0])
+			return r.dp.objs.FrontendsV1.Delete(&key)
+		},
+		"task": func() error { return r.dp.objs.TasksNetnsV1.Delete(task.NetnsCookie) },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != "" {
+			t.Errorf("%s harmed: %q answers", name, got)
+		}
+		if n, err := r.dp.Resync(r.want); n != 1 || err != nil {
+			t.Errorf("%s: repaired %d (%v), want 1", name, n, err)
+		}
+		if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != "a" {
+			t.Errorf("%s repaired: %q answers", name, got)
+		}
+	}
+}
+
 // Port 53 of a task's resolver comes to our sockets, over UDP and TCP, and
 // shows the resolver's address; when we hang or are gone it goes where it
 // always did.

@@ -37,7 +37,7 @@ func (d *Datapath) adoptSlots() error {
 // is the prune) and now and then: somebody with bpftool may have been here.
 func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 	for _, step := range []func(*plan.Desired) (int, error){
-		d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers,
+		d.resyncArrays, d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers,
 	} {
 		n, err := step(want)
 		repaired += n
@@ -46,6 +46,37 @@ func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 		}
 	}
 	return repaired, nil
+}
+
+// resyncArrays compares endpoints and slots, which are memory of ours.
+func (d *Datapath) resyncArrays(want *plan.Desired) (int, error) {
+	n := 0
+	for _, s := range want.Services {
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if entry := &d.shared.endpoints[e.ID]; *entry != encodeEndpoint(s.ID, e.Address, e.Weight) {
+				*entry = encodeEndpoint(s.ID, e.Address, e.Weight)
+				n++
+			}
+		}
+		held := d.slots.held[s.ID]
+		n += d.resyncSlots(s.ID, held.v4, s.SlotsV4) + d.resyncSlots(s.ID, held.v6, s.SlotsV6)
+	}
+	return n, nil
+}
+
+func (d *Datapath) resyncSlots(service lb.ServiceID, at span, want []lb.EndpointID) (n int) {
+	if int(at.count) != len(want) {
+		return 0 // not written yet
+	}
+	for i, id := range want {
+		slot := connectSlot{Endpoint: uint32(id), Service: uint32(service)}
+		if have := &d.shared.slots[at.base+uint32(i)]; *have != slot {
+			*have = slot
+			n++
+		}
+	}
+	return n
 }
 
 func (d *Datapath) resyncFrontends(want *plan.Desired) (int, error) {
