@@ -93,13 +93,15 @@ func (d *Datapath) putServices(services []*plan.Service, now time.Time) error {
 		undo()
 		return err
 	}
-	if err := putBatch(d.objs.FrontendsV1, keys, values); err != nil {
-		undo()
-		return fmt.Errorf("publish frontends: %w", err)
-	}
+	err := putBatch(d.objs.FrontendsV1, keys, values)
+	// After an error some frontends name the new ranges and some the old: the
+	// new ones stay held, and those before rest longer than a retry takes.
 	for id, where := range placed {
 		d.retireSlots(id, now)
 		d.slots.held[id] = where
+	}
+	if err != nil {
+		return fmt.Errorf("publish frontends: %w", err)
 	}
 	return nil
 }

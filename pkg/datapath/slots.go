@@ -106,7 +106,7 @@ func (a *slotAllocator) put(s span) {
 // Ranges shared by several frontends are claimed once.
 func (a *slotAllocator) claim(s span) {
 	i := slices.IndexFunc(a.free, func(f span) bool { return f.base <= s.base && s.end() <= f.end() })
-	if s.count == 0 || i < 0 {
+	if s.count == 0 || i < 0 || s.end() < s.base { // a frontend we did not write may say anything
 		return
 	}
 	f := a.free[i]

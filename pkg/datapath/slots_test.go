@@ -78,8 +78,8 @@ func TestSlotsClaim(t *testing.T) {
 		"twice":            {[]span{{3, 4}, {3, 4}}, []span{{0, 3}, {7, 3}}},
 		"neighbours":       {[]span{{3, 2}, {5, 2}}, []span{{0, 3}, {7, 3}}},
 		"beyond the end":   {[]span{{8, 4}}, []span{{0, 10}}},
-		"in any order":     {[]span{{8, 1}, {1, 1}, {4, 1}}, []span{{0, 1}, {2, 2}, {5, 3}, {9, 1}}},
 		"wraps around":     {[]span{{8, 1<<32 - 4}}, []span{{0, 10}}},
+		"in any order":     {[]span{{8, 1}, {1, 1}, {4, 1}}, []span{{0, 1}, {2, 2}, {5, 3}, {9, 1}}},
 		"within a claimed": {[]span{{2, 6}, {3, 2}}, []span{{0, 2}, {8, 2}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,6 +70,25 @@ func (h *Handle) Close() error {
 	return h.file.Close()
 }
 
+// Clone returns a handle of the same namespace that is closed on its own.
+func (h *Handle) Clone() (*Handle, error) {
+	if h == nil {
+		return nil, nil
+	}
+	raw, err := h.file.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("clone netns: %w", err)
+	}
+	var fd int
+	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clone netns: %w", err)
+	}
+	return &Handle{file: os.NewFile(uintptr(fd), h.file.Name()), inode: h.inode, self: h.self}, nil
+}
+
 // Do runs fn inside the namespace. Sockets that fn makes stay there. fn must
 // not start goroutines that make sockets: they would run outside.
 func (h *Handle) Do(fn func() error) error {

@@ -18,7 +18,7 @@ type Change struct {
 	DropFrontends []Frontend // named by no service any more
 	DropServices  []lb.ServiceID
 	Tasks         []*Task
-	DropTasks     []*Task
+	DropTasks     []*Task // whose network namespace or cgroup is no task's any more
 }
 
 // EndpointChange is an endpoint whose entry must be written.
@@ -43,8 +43,8 @@ func Diff(prev, next *Desired) *Change {
 		prev = &Desired{}
 	}
 	merge(prev.Services, next.Services, func(a, b *Service) int { return a.Name.Compare(b.Name) }, c.service)
-	c.keepShared()
 	merge(prev.Tasks, next.Tasks, func(a, b *Task) int { return cmp.Compare(a.Name, b.Name) }, c.task)
+	c.keepTaken()
 	return c
 }
 
@@ -91,6 +91,7 @@ func (c *Change) service(prev, next *Service) {
 	if prev == nil || prev.ID != next.ID {
 		c.Services = append(c.Services, next)
 		if prev != nil {
+			c.DropFrontends = append(c.DropFrontends, prev.Frontends()...)
 			c.DropServices = append(c.DropServices, prev.ID)
 		}
 		return
@@ -137,22 +138,30 @@ func (c *Change) task(prev, next *Task) {
 	}
 }
 
-// keepShared takes a frontend off the list of those to drop when another
-// service has taken it over.
-func (c *Change) keepShared() {
-	if len(c.DropFrontends) == 0 {
-		return
-	}
-	taken := make(map[Frontend]struct{})
-	for _, s := range c.Services {
-		for _, f := range s.Frontends() {
-			taken[f] = struct{}{}
+// keepTaken takes off the lists of what is to be dropped whatever next names
+// under another owner: a frontend of another service, an id that was given
+// again, the network namespace or cgroup of a task under another name. What is
+// taken over differs from before, so it is in the lists of what is written.
+func (c *Change) keepTaken() {
+	if len(c.DropServices)+len(c.DropFrontends) > 0 {
+		fronts, ids := make(map[Frontend]bool), make(map[lb.ServiceID]bool)
+		for _, s := range c.Services {
+			ids[s.ID] = true
+			for _, f := range s.Frontends() {
+				fronts[f] = true
+			}
 		}
+		c.DropFrontends = slices.DeleteFunc(c.DropFrontends, func(f Frontend) bool { return fronts[f] })
+		c.DropServices = slices.DeleteFunc(c.DropServices, func(id lb.ServiceID) bool { return ids[id] })
 	}
-	c.DropFrontends = slices.DeleteFunc(c.DropFrontends, func(f Frontend) bool {
-		_, ok := taken[f]
-		return ok
-	})
+	if len(c.DropTasks) > 0 {
+		type key struct{ netns, cgroup uint64 }
+		keys := make(map[key]bool, len(c.Tasks))
+		for _, t := range c.Tasks {
+			keys[key{t.NetnsCookie, t.CgroupID}] = true
+		}
+		c.DropTasks = slices.DeleteFunc(c.DropTasks, func(t *Task) bool { return keys[key{t.NetnsCookie, t.CgroupID}] })
+	}
 }
 
 // Frontends lists the VIP:port pairs of the service, sorted by name.

@@ -8,6 +8,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -27,7 +28,8 @@ const (
 	watchInterval = time.Second
 	// resyncInterval is how often the kernel is read back.
 	resyncInterval = 30 * time.Second
-	// retryInterval is the pause after a pass that failed.
+	// retryInterval is the pause after a pass that failed, whatever comes in:
+	// the next one may have to write everything.
 	retryInterval = time.Second
 )
 
@@ -44,7 +46,8 @@ type Journal interface {
 	// Append must have written b when it returns: what it names reaches the
 	// kernel next.
 	Append(b []byte) error
-	// Compact may replace the whole by a snapshot.
+	// Compact may replace the whole by a snapshot. It is called after every
+	// pass, so it must be cheap when there is nothing to do.
 	Compact(snapshot func() []byte) error
 }
 
@@ -71,6 +74,7 @@ type Loop struct {
 	beat    atomic.Int64                 // unix nanoseconds of the last round
 	first   chan struct{}                // closed when the first plan is in force
 	once    sync.Once
+	ended   chan struct{} // closed when Run returns
 
 	mu       sync.Mutex // guards what follows, up to status
 	verdicts []lb.VerdictChange
@@ -78,12 +82,16 @@ type Loop struct {
 	asks     []ask
 	catalog  bool // changed since the last pass
 	tasks    bool
-	since    time.Time // when the oldest input not in force came in
+	since    time.Time // when the oldest input that no pass took came in
+	taken    time.Time // when the oldest input that a pass took, and that is not in force, came in
+	failing  time.Time // when the first of the failed passes up to now began
 	status   Status
 
 	written   *plan.Desired // what the maps hold; nil: not known
+	torn      bool          // an Apply failed: the maps may hold parts of plans that came after written
 	planned   *plan.Desired // by the last pass
 	unwritten []byte        // journal that is not on disk yet
+	stale     bool          // the kernel is due to be read back
 }
 
 // ask is a call into the planner from another goroutine.
@@ -94,7 +102,8 @@ type ask struct {
 
 // New makes a Loop; Run runs it.
 func New(p Params) *Loop {
-	return &Loop{Params: p, dirty: make(chan struct{}, 1), first: make(chan struct{}), catalog: true, tasks: true, since: time.Now()}
+	return &Loop{Params: p, dirty: make(chan struct{}, 1), first: make(chan struct{}), ended: make(chan struct{}),
+		catalog: true, tasks: true, since: time.Now()}
 }
 
 // CatalogChanged says that Params.Catalog returns something new.
@@ -112,10 +121,13 @@ func (l *Loop) Verdicts(v []lb.VerdictChange) {
 func (l *Loop) Strike(s lb.Strike) { l.mark(func() { l.strikes = append(l.strikes, s) }) }
 
 // Drain drains an endpoint by command, or ends that. It returns when the next
-// plan is in force.
+// plan is in force. When that plan could not be written, or ctx ended first,
+// it is an error and the command stands all the same.
 func (l *Loop) Drain(ctx context.Context, name lb.ServiceName, addr netip.AddrPort, on bool) error {
 	return l.ask(ctx, func(p *plan.Planner) error { return p.Drain(name, addr, on) })
 }
+
+var errEnded = errors.New("reconcile: the daemon is stopping")
 
 func (l *Loop) ask(ctx context.Context, fn func(*plan.Planner) error) error {
 	a := ask{fn: fn, done: make(chan error, 1)}
@@ -123,6 +135,8 @@ func (l *Loop) ask(ctx context.Context, fn func(*plan.Planner) error) error {
 	select {
 	case err := <-a.done:
 		return err
+	case <-l.ended:
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -151,8 +165,9 @@ func (l *Loop) InForce() <-chan struct{} { return l.first }
 func (l *Loop) Heartbeat() time.Time { return time.Unix(0, l.beat.Load()) }
 
 // Run makes passes until ctx ends. Errors of passes are logged, counted and
-// tried again; none ends the loop.
+// tried again; none ends the loop. It runs once.
 func (l *Loop) Run(ctx context.Context) error {
+	defer close(l.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	resync := time.NewTicker(resyncInterval)
@@ -164,14 +179,17 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.dirty:
 		case <-timer.C:
 		case <-resync.C:
-			l.resync()
+			l.stale = true
 		}
 		begun := time.Now()
 		l.beat.Store(begun.UnixNano())
-		wake := l.pass(begun)
+		wake, err := l.pass(begun)
 		timer.Reset(time.Until(wake))
-		// Later changes of a burst are taken together.
-		if rest := passInterval - time.Since(begun); rest > 0 {
+		pause := passInterval // later changes of a burst are taken together
+		if err != nil {
+			pause = retryInterval
+		}
+		if rest := pause - time.Since(begun); rest > 0 {
 			sleep(ctx, rest)
 		}
 	}

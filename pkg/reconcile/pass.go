@@ -16,20 +16,23 @@ type inputs struct {
 	asks     []ask
 	catalog  bool
 	tasks    bool
-	since    time.Time
 }
 
 func (l *Loop) take() inputs {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	in := inputs{l.verdicts, l.strikes, l.asks, l.catalog, l.tasks, l.since}
+	in := inputs{l.verdicts, l.strikes, l.asks, l.catalog, l.tasks}
 	l.verdicts, l.strikes, l.asks, l.catalog, l.tasks = nil, nil, nil, false, false
+	if l.taken.IsZero() {
+		l.taken = l.since
+	}
+	l.since = time.Time{}
 	return in
 }
 
 // pass plans once and writes what differs. It returns when the next pass is
 // due though nothing happens.
-func (l *Loop) pass(now time.Time) time.Time {
+func (l *Loop) pass(now time.Time) (wake time.Time, err error) {
 	in := l.take()
 	p := l.Planner
 	if in.catalog {
@@ -44,15 +47,18 @@ func (l *Loop) pass(now time.Time) time.Time {
 		answers[i] = a.fn(p)
 	}
 	next := p.Step(now)
-	err := l.realize(next, now)
+	err = l.realize(next, now)
 	for i, a := range in.asks {
 		a.done <- errors.Join(answers[i], err)
 	}
-	l.account(next, in.since, now, err)
-	if err != nil {
-		return now.Add(retryInterval)
+	if err == nil {
+		err = l.tidy()
 	}
-	return l.due(next, now)
+	l.account(next, now, err)
+	if err != nil {
+		return now.Add(retryInterval), err
+	}
+	return l.due(next, now), nil
 }
 
 // counts reads the connection counts that the planner waits for.
@@ -85,30 +91,54 @@ func (l *Loop) realize(next *plan.Desired, now time.Time) error {
 		}
 		l.unwritten = nil
 	}
-	change := plan.Diff(l.written, next)
-	if !change.Empty() {
+	if change := l.change(next); !change.Empty() {
 		if err := l.Kernel.Apply(change, now); err != nil {
+			l.torn = true
 			return err
 		}
 	}
 	if l.written == nil {
-		// The first plan: put the programs over it, then delete what an
-		// earlier daemon left and this plan does not name.
 		if err := l.Kernel.Publish(); err != nil {
 			return err
 		}
+	}
+	if l.written == nil || l.torn {
+		// Delete what an earlier daemon or a plan that was never whole left,
+		// and this plan does not name.
 		if _, err := l.Kernel.Resync(next); err != nil {
 			return err
 		}
 	}
+	l.torn = false
 	l.written = next
 	l.desired.Store(next)
 	l.Publish(next)
 	l.once.Do(func() { close(l.first) })
+	return nil
+}
+
+// tidy does what can wait until a plan is in force.
+func (l *Loop) tidy() error {
 	if err := l.Journal.Compact(l.Planner.Snapshot); err != nil {
 		return fmt.Errorf("compact plan journal: %w", err)
 	}
+	if l.stale {
+		return l.resync()
+	}
 	return nil
+}
+
+// change returns what to write. After an Apply that failed the maps may hold
+// any part of the plan it was for, which the difference to an older plan says
+// nothing of: then everything is written.
+func (l *Loop) change(next *plan.Desired) *plan.Change {
+	c := plan.Diff(l.written, next)
+	if l.torn {
+		whole := plan.Diff(nil, next)
+		whole.DropFrontends, whole.DropServices, whole.DropTasks = c.DropFrontends, c.DropServices, c.DropTasks
+		return whole
+	}
+	return c
 }
 
 // due returns when the planner must run again on its own account.
@@ -125,22 +155,17 @@ func (l *Loop) due(d *plan.Desired, now time.Time) time.Time {
 
 // resync reads the kernel back and repairs it. What it repairs was changed by
 // somebody else, or is a defect of ours: both are worth a line.
-func (l *Loop) resync() {
-	if l.written == nil {
-		return
-	}
+func (l *Loop) resync() error {
 	repaired, err := l.Kernel.Resync(l.written)
-	l.mu.Lock()
-	l.status.Repaired += uint64(repaired)
-	if err != nil {
-		l.status.Errors++
-		l.status.Error, l.status.ErrorAt = err.Error(), time.Now()
-	}
-	l.mu.Unlock()
-	if err != nil {
-		l.Log.Error("resync with kernel", "error", err)
-	}
 	if repaired > 0 {
 		l.Log.Warn("kernel did not hold what was written: repaired", "entries", repaired)
+		l.mu.Lock()
+		l.status.Repaired += uint64(repaired)
+		l.mu.Unlock()
 	}
+	if err != nil {
+		return fmt.Errorf("resync with kernel: %w", err)
+	}
+	l.stale = false
+	return nil
 }

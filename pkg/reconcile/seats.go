@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -11,6 +12,11 @@ import (
 
 	"connectd/pkg/plan"
 )
+
+// attachTimeout is how long one task may keep the others waiting: attaching
+// takes about a millisecond, but the files and the namespace are the task's
+// own and may hang. One that takes longer goes on beside the others.
+const attachTimeout = 5 * time.Second
 
 // Seats keeps every planned task attached to the rooms that hold sockets in
 // its network namespace. It works one task at a time, away from the loop that
@@ -25,7 +31,8 @@ type Seats struct {
 	errs   map[string]error // by task name: why it is not attached
 	settle chan struct{}    // closed when all that is wanted was tried
 
-	seated map[string]seat // by task name; owned by Run
+	seated  map[string]seat     // by task name; owned by Run
+	pending map[string]*attempt // by task name: over the timeout; owned by Run
 }
 
 type seat struct {
@@ -33,10 +40,21 @@ type seat struct {
 	io.Closer
 }
 
-// NewSeats returns an empty Seats. attach opens a task's sockets.
+// attempt is one call of attach.
+type attempt struct {
+	task *plan.Task
+	done chan struct{} // closed when the call returned; then what follows is set
+	seat io.Closer
+	err  error
+}
+
+var errSlow = fmt.Errorf("still attaching after %s", attachTimeout)
+
+// NewSeats returns an empty Seats. attach opens a task's sockets; it is never
+// called for a task that it has not returned for yet.
 func NewSeats(log *slog.Logger, attach func(context.Context, *plan.Task) (io.Closer, error)) *Seats {
 	return &Seats{log: log, attach: attach, wake: make(chan struct{}, 1), errs: map[string]error{},
-		settle: make(chan struct{}), seated: map[string]seat{}}
+		settle: make(chan struct{}), seated: map[string]seat{}, pending: map[string]*attempt{}}
 }
 
 // Want sets the tasks to be attached. It does not wait.
@@ -44,6 +62,10 @@ func (s *Seats) Want(tasks []*plan.Task) {
 	s.mu.Lock()
 	s.want = tasks
 	s.mu.Unlock()
+	s.stir()
+}
+
+func (s *Seats) stir() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -60,15 +82,16 @@ func (s *Seats) Errors() map[string]error {
 // Settled is closed once the first tasks wanted have all been tried.
 func (s *Seats) Settled() <-chan struct{} { return s.settle }
 
-// Run attaches and detaches until ctx ends, then detaches everything.
+// Run attaches and detaches until ctx ends, then detaches everything. An
+// attach that hangs then is given up on after attachTimeout.
 func (s *Seats) Run(ctx context.Context) error {
+	defer s.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	first := true
 	for {
 		select {
 		case <-ctx.Done():
-			s.round(context.WithoutCancel(ctx), nil)
 			return nil
 		case <-s.wake:
 		case <-timer.C:
@@ -88,31 +111,18 @@ func (s *Seats) Run(ctx context.Context) error {
 
 // round makes the seats what is wanted, as far as it goes.
 func (s *Seats) round(ctx context.Context, want []*plan.Task) (failed bool) {
-	wanted := make(map[string]*plan.Task, len(want))
-	for _, t := range want {
-		wanted[t.Name] = t
-	}
-	for name, held := range s.seated {
-		if t := wanted[name]; t != nil && sameSockets(held.task, t) {
-			continue
-		}
-		if err := held.Close(); err != nil {
-			s.log.Warn("detach task", "task", name, "error", err)
-		}
-		delete(s.seated, name)
-	}
+	s.detach(want)
 	errs := make(map[string]error)
-	for name, t := range wanted {
-		if _, ok := s.seated[name]; ok {
+	for _, t := range want {
+		if _, ok := s.seated[t.Name]; ok {
 			continue
 		}
-		c, err := s.attach(ctx, t)
-		if err != nil {
-			errs[name] = err
-			continue
+		if err := s.try(ctx, t); err != nil {
+			errs[t.Name] = err
 		}
-		s.seated[name] = seat{t, c}
-		s.log.Info("attached task", "task", name)
+		if ctx.Err() != nil {
+			return false
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,6 +133,90 @@ func (s *Seats) round(ctx context.Context, want []*plan.Task) (failed bool) {
 	}
 	s.errs = errs
 	return len(errs) > 0
+}
+
+// detach closes what is not wanted, or wanted otherwise.
+func (s *Seats) detach(want []*plan.Task) {
+	wanted := make(map[string]*plan.Task, len(want))
+	for _, t := range want {
+		wanted[t.Name] = t
+	}
+	for _, a := range s.pending {
+		select {
+		case <-a.done:
+			s.settled(a) // an error shows again when it is tried again
+		default:
+		}
+	}
+	for name, held := range s.seated {
+		if t := wanted[name]; t != nil && sameSockets(held.task, t) {
+			continue
+		}
+		if err := held.Close(); err != nil {
+			s.log.Warn("detach task", "task", name, "error", err)
+		}
+		delete(s.seated, name)
+	}
+}
+
+// try attaches a task, and waits for it at most attachTimeout.
+func (s *Seats) try(ctx context.Context, t *plan.Task) error {
+	if s.pending[t.Name] != nil {
+		return errSlow
+	}
+	a := &attempt{task: t, done: make(chan struct{})}
+	s.pending[t.Name] = a
+	go func() {
+		a.seat, a.err = s.attach(ctx, t)
+		close(a.done)
+	}()
+	timer := time.NewTimer(attachTimeout)
+	defer timer.Stop()
+	select {
+	case <-a.done:
+		return s.settled(a)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	go func() {
+		<-a.done
+		s.stir()
+	}()
+	return errSlow
+}
+
+// settled takes over what an attempt that is done has brought.
+func (s *Seats) settled(a *attempt) error {
+	delete(s.pending, a.task.Name)
+	if a.err != nil {
+		return a.err
+	}
+	s.seated[a.task.Name] = seat{a.task, a.seat}
+	s.log.Info("attached task", "task", a.task.Name)
+	return nil
+}
+
+// close detaches everything. What hangs is left to its goroutine, which
+// closes what it still gets.
+func (s *Seats) close() {
+	late, cancel := context.WithTimeout(context.Background(), attachTimeout)
+	defer cancel()
+	for _, a := range s.pending {
+		select {
+		case <-a.done:
+			s.settled(a)
+			continue
+		case <-late.Done():
+		}
+		s.log.Warn("gave up on attaching task", "task", a.task.Name)
+		go func() {
+			if <-a.done; a.err == nil {
+				a.seat.Close()
+			}
+		}()
+	}
+	s.detach(nil)
 }
 
 // sameSockets reports whether the sockets made for one serve the other.

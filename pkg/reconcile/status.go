@@ -25,42 +25,48 @@ func (l *Loop) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status
-	if !l.since.IsZero() {
-		s.Lag = time.Since(l.since)
+	oldest := l.taken
+	if oldest.IsZero() {
+		oldest = l.since
+	}
+	if !oldest.IsZero() {
+		s.Lag = time.Since(oldest)
 	}
 	return s
 }
 
-// account notes how a pass over inputs that came in at since went.
-func (l *Loop) account(next *plan.Desired, since, begun time.Time, err error) {
+// account notes how a pass went.
+func (l *Loop) account(next *plan.Desired, begun time.Time, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &l.status
 	s.Passes++
+	if l.desired.Load() == next {
+		if s.Revision != next.Revision {
+			s.LastPass = time.Since(begun)
+			if l.Passed != nil {
+				l.Passed(s.LastPass)
+			}
+		}
+		s.Revision, s.Problems = next.Revision, next.Problems
+		l.taken = time.Time{}
+	} else if l.taken.IsZero() {
+		l.taken = begun // a plan that time alone changed
+	}
 	if err != nil {
 		if s.Error != err.Error() {
-			l.Log.Error("write plan to kernel, will try again", "error", err)
+			l.Log.Error("reconcile, will try again", "error", err)
+		}
+		if l.failing.IsZero() {
+			l.failing = begun
 		}
 		s.Errors++
 		s.Error, s.ErrorAt = err.Error(), begun
 		return
 	}
-	if s.Error != "" {
-		l.Log.Info("plan is in the kernel again", "after", time.Since(s.ErrorAt).Round(time.Millisecond))
+	if !l.failing.IsZero() {
+		l.Log.Info("reconcile succeeds again", "after", time.Since(l.failing).Round(time.Millisecond))
 	}
-	s.Error = ""
+	l.failing, s.Error = time.Time{}, ""
 	s.LastSuccess = time.Now()
-	if s.Revision != next.Revision {
-		s.LastPass = time.Since(begun)
-		if l.Passed != nil {
-			l.Passed(s.LastPass)
-		}
-	}
-	s.Revision = next.Revision
-	s.Problems = next.Problems
-	if l.since.Equal(since) {
-		l.since = time.Time{} // nothing came in meanwhile
-	} else {
-		l.since = begun
-	}
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"connectd/pkg/lb"
@@ -22,6 +23,7 @@ type Terminator struct {
 	Terminate func([]lb.EndpointID) (ended int, err error)
 
 	latest chan *plan.Desired
+	failed string // the last error, logged when it changes; owned by Run
 }
 
 // NewTerminator returns one that Run runs.
@@ -50,6 +52,9 @@ func (t *Terminator) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case d := <-t.latest:
+			if slices.Equal(doomed, d.Terminate) {
+				continue // a plan each 10 ms must not mean a round each 10 ms
+			}
 			doomed = d.Terminate
 		case <-timer.C:
 		}
@@ -58,6 +63,13 @@ func (t *Terminator) Run(ctx context.Context) error {
 			timer.Reset(terminateInterval)
 		}
 	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 func (t *Terminator) round(doomed []lb.EndpointID) {
@@ -71,8 +83,11 @@ func (t *Terminator) round(doomed []lb.EndpointID) {
 		return
 	}
 	ended, err := t.Terminate(busy)
-	if err != nil {
-		t.Log.Error("terminate connections, will try again", "endpoints", len(busy), "error", err)
+	if failed := errorText(err); failed != t.failed {
+		t.failed = failed
+		if err != nil {
+			t.Log.Error("terminate connections, will try again", "endpoints", len(busy), "error", err)
+		}
 	}
 	if ended > 0 {
 		t.Log.Info("terminated connections", "endpoints", len(busy), "connections", ended)

@@ -74,6 +74,9 @@ func locateCgroup(root, path string) (id uint64, level uint8, err error) {
 	if err := unix.Stat(abs, &st); err != nil {
 		return 0, 0, fmt.Errorf("open cgroup %s: %w", path, err)
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return 0, 0, fmt.Errorf("open cgroup %s: not a directory", path)
+	}
 	return st.Ino, uint8(depth), nil
 }
 

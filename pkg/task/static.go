@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,6 +42,10 @@ type Params struct {
 // outlives its task, with its interfaces.
 type Static struct {
 	Params
+
+	// One looks at a time, and without mu: a task's own files may hang, and
+	// who asks for Tasks must not hang with them. Taken before mu.
+	looking sync.Mutex
 
 	mu      sync.Mutex
 	clients []Client
@@ -79,60 +84,58 @@ func (s *Static) Set(clients []Client) error {
 // resolv.conf files are edited, and reports whether Tasks changed. A client
 // whose namespace is gone is no task until it is back.
 func (s *Static) Refresh() (changed bool) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.tasks()
-	listed := make(map[string]bool, len(s.clients))
+	clients, before := s.clients, maps.Clone(s.held)
+	s.mu.Unlock()
+
+	found := make(map[string]*held, len(clients))
 	problem := make(map[string]error)
-	for _, c := range s.clients {
-		listed[c.Name] = true
-		h, err := s.look(c, s.held[c.Name])
+	for _, c := range clients {
+		h, err := s.look(c, before[c.Name])
 		if err != nil {
 			problem[c.Name] = fmt.Errorf("client %s: %w", c.Name, err)
 		}
-		s.replace(c.Name, h)
-	}
-	for name := range s.held {
-		if !listed[name] {
-			s.replace(name, nil)
+		if h != nil {
+			found[c.Name] = h
 		}
 	}
-	s.problem = problem
-	return !slices.EqualFunc(before, s.tasks(), sameTask)
-}
 
-func (s *Static) replace(name string, h *held) {
-	old := s.held[name]
-	if old != nil && (h == nil || h.ns != old.ns) {
-		old.ns.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.tasks()
+	for name, old := range s.held {
+		if h := found[name]; h == nil || h.ns != old.ns {
+			old.ns.Close()
+		}
 	}
-	if h == nil {
-		delete(s.held, name)
-	} else {
-		s.held[name] = h
-	}
+	s.held, s.problem = found, problem
+	return !slices.EqualFunc(was, s.tasks(), sameTask)
 }
 
 // look returns the client as it is now, with the namespace of old if that is
-// still the one.
+// still the one. With both a client and an error it is a task with that
+// problem.
 func (s *Static) look(c Client, old *held) (*held, error) {
 	h := &held{client: c, task: lb.Task{
 		Name: c.Name, Namespaces: c.Namespaces, NetnsPath: c.NetnsPath,
 		HostsFile: c.HostsFile, ResolvConf: c.resolvConf(),
 	}}
-	var err error
-	if h.task.Resolvers, h.task.Search, err = s.ResolvConf(h.task.ResolvConf); err != nil {
-		return nil, fmt.Errorf("read its resolvers: %w", err)
+	problem := s.readResolvers(h, old)
+	if problem != nil && h.task.Resolvers == nil {
+		return nil, problem
 	}
+	var err error
 	if c.Cgroup != "" {
 		if h.task.CgroupID, h.task.CgroupLevel, err = locateCgroup(s.CgroupRoot, c.Cgroup); err != nil {
 			return nil, err
 		}
-		return h, nil
+		return h, problem
 	}
 	if old != nil && old.ns != nil && old.client.NetnsPath == c.NetnsPath && isAt(old.ns, c.NetnsPath) {
 		h.ns, h.task.NetnsCookie = old.ns, old.task.NetnsCookie
-		return h, nil
+		return h, problem
 	}
 	if h.ns, err = netns.Open(c.NetnsPath); err != nil {
 		return nil, fmt.Errorf("open its network namespace: %w", err)
@@ -145,7 +148,20 @@ func (s *Static) look(c Client, old *held) (*held, error) {
 		h.ns.Close()
 		return nil, err
 	}
-	return h, nil
+	return h, problem
+}
+
+// readResolvers keeps those that are known when the file cannot be read: that
+// is no reason to take names and connections from who uses them.
+func (s *Static) readResolvers(h, old *held) (err error) {
+	h.task.Resolvers, h.task.Search, err = s.ResolvConf(h.task.ResolvConf)
+	if err == nil {
+		return nil
+	}
+	if old != nil && old.task.ResolvConf == h.task.ResolvConf {
+		h.task.Resolvers, h.task.Search = old.task.Resolvers, old.task.Search
+	}
+	return fmt.Errorf("read its resolvers: %w", err)
 }
 
 func isAt(ns *netns.Handle, path string) bool {
@@ -189,7 +205,7 @@ func (s *Static) tasks() []lb.Task {
 
 func sameTask(a, b lb.Task) bool {
 	return a.Name == b.Name && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID && a.CgroupLevel == b.CgroupLevel &&
-		a.NetnsPath == b.NetnsPath && a.HostsFile == b.HostsFile && slices.Equal(a.Namespaces, b.Namespaces) &&
+		a.NetnsPath == b.NetnsPath && a.HostsFile == b.HostsFile && a.ResolvConf == b.ResolvConf && slices.Equal(a.Namespaces, b.Namespaces) &&
 		slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search)
 }
 
@@ -197,11 +213,7 @@ func sameTask(a, b lb.Task) bool {
 func (s *Static) Problems() map[string]error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make(map[string]error, len(s.problem))
-	for name, err := range s.problem {
-		out[name] = err
-	}
-	return out
+	return maps.Clone(s.problem)
 }
 
 // Namespace returns the network namespace of a task; nil is the node's own.
@@ -229,9 +241,12 @@ func (s *Static) ByCookie(cookie uint64) (ns *netns.Handle, ok bool) {
 
 // Close lets go of every namespace.
 func (s *Static) Close() {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name := range s.held {
-		s.replace(name, nil)
+	for _, h := range s.held {
+		h.ns.Close()
 	}
+	clear(s.held)
 }

@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// leaveEnv makes the test binary a process that makes things and is killed.
+// leaveEnv makes the test binary a process that leaves something behind: what
+// TestLeave finds in it.
 const leaveEnv = "TESTUTIL_LEAVE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(leaveEnv) != "" {
-		// As a test, for only those have a testing.TB; see TestSweep.
+		// As a test, for only those have a testing.TB.
 		os.Args = []string{os.Args[0], "-test.run=^TestLeave$", "-test.timeout=1m"}
-		os.Exit(m.Run())
 	}
 	os.Exit(Main(m))
 }
@@ -297,11 +297,27 @@ func TestNetnsGoesWithHost(t *testing.T) {
 	}
 }
 
-// TestLeave is the process that TestSweep kills; by itself it does nothing.
+// TestLeave is the process of TestSweep and TestMainFindsLeaks; by itself it
+// does nothing.
 func TestLeave(t *testing.T) {
-	if os.Getenv(leaveEnv) == "" {
-		return
+	switch os.Getenv(leaveEnv) {
+	case "goroutine":
+		go func() { select {} }()
+	case "file":
+		if _, err := syscall.Open("/dev/null", syscall.O_RDONLY, 0); err != nil {
+			t.Fatal(err)
+		}
+	case "netns":
+		if _, err := newNetns("left"); err != nil {
+			t.Fatal(err)
+		}
+	case "world": // and wait to be killed
+		leaveWorld(t)
+		select {}
 	}
+}
+
+func leaveWorld(t *testing.T) {
 	w := NewWorld(t)
 	web := w.Host("web")
 	web.ResolvConf("nameserver 10.66.0.1\n")
@@ -311,14 +327,38 @@ func TestLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("made %s %s\n", web.Path(), g.Path())
-	select {} // until killed
+}
+
+func TestMainFindsLeaks(t *testing.T) {
+	RequireRoot(t)
+	t.Cleanup(func() {
+		if err := Sweep(); err != nil {
+			t.Error(err)
+		}
+	})
+	for leak, want := range map[string]string{
+		"nothing":   "",
+		"goroutine": "tests leave goroutines",
+		"file":      "tests leave open files:\n\t",
+		"netns":     "tests leave namespaces",
+	} {
+		t.Run(leak, func(t *testing.T) {
+			t.Parallel() // looking for leaks takes its time
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+			cmd.Env = append(os.Environ(), leaveEnv+"="+leak)
+			out, err := cmd.CombinedOutput()
+			if (err == nil) != (want == "") || !strings.Contains(string(out), want) {
+				t.Errorf("%v, want %q in:\n%s", err, want, out)
+			}
+		})
+	}
 }
 
 func TestSweep(t *testing.T) {
 	RequireRoot(t)
 	alive := NewWorld(t).Host("alive")
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
-	cmd.Env = append(os.Environ(), leaveEnv+"=1")
+	cmd.Env = append(os.Environ(), leaveEnv+"=world")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
