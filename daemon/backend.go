@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -137,7 +138,7 @@ func (d *daemon) targets(v4, v6 netip.Addr, t *plan.Task) []control.Target {
 	var out []control.Target
 	for _, s := range d.plan().Services {
 		for _, n := range s.Names {
-			if n.V4 != v4 && n.V6 != v6 || !n.V4.IsValid() && !n.V6.IsValid() {
+			if !(n.V4.IsValid() && n.V4 == v4) && !(n.V6.IsValid() && n.V6 == v6) {
 				continue
 			}
 			out = append(out, control.Target{
@@ -234,12 +235,14 @@ func (d *daemon) taskStatus(c *Config) []control.Task {
 	out := make([]control.Task, 0, len(c.Clients))
 	for _, cl := range c.Clients {
 		t := control.Task{Name: cl.Name, Kind: "netns", Target: cl.NetnsPath(), Namespaces: cl.Namespaces}
-		if cl.Cgroup != "" {
+		switch {
+		case cl.Cgroup != "":
 			t.Kind, t.Target = "cgroup", cl.Cgroup
+		case cl.PID != 0:
+			t.Kind, t.Target = "pid", strconv.Itoa(cl.PID)
 		}
-		err := errors.Join(problems[cl.Name], unattached[cl.Name])
-		t.Attached = err == nil && d.ready.Load()
-		if err != nil {
+		_, t.Attached = d.seated.Load(cl.Name)
+		if err := errors.Join(problems[cl.Name], unattached[cl.Name]); err != nil {
 			t.Error = err.Error()
 		}
 		out = append(out, t)

@@ -64,7 +64,9 @@ type daemon struct {
 	ejected  metrics.EjectionRecorder
 	ended    endedCounter
 	live     liveBytes
-	cookie   func() (uint64, error) // of the node's own network namespace
+	own      *netns.Handle          // the node's own network namespace
+	cookie   func() (uint64, error) // of it
+	seated   sync.Map               // names of the tasks that have their sockets
 	ready    atomic.Bool            // the first plan is in force and its tasks were tried
 }
 
@@ -148,6 +150,9 @@ func (d *daemon) openTasks(c *Config) error {
 	root, err := task.CgroupRoot()
 	if err != nil {
 		return err
+	}
+	if d.own, err = netns.Open("/proc/thread-self/ns/net"); err != nil {
+		return fmt.Errorf("open the node's network namespace: %w", err)
 	}
 	d.cookie = sync.OnceValues(func() (uint64, error) { return d.datapath.NetnsCookie(nil) })
 	if _, err := d.cookie(); err != nil {
@@ -305,8 +310,26 @@ func (d *daemon) attach(ctx context.Context, t *plan.Task) (io.Closer, error) {
 	if !ok {
 		return nil, errors.New("its network namespace is gone")
 	}
-	return d.dns.Attach(ctx, t, ns)
+	// The seat needs the namespace to the end of its own Close, which comes
+	// after the client has gone from the config.
+	own, err := ns.Clone()
+	if err != nil {
+		return nil, err
+	}
+	s, err := d.dns.Attach(ctx, t, own)
+	if err != nil {
+		return nil, errors.Join(err, own.Close())
+	}
+	d.seated.Store(t.Name, true)
+	return closer(func() error {
+		d.seated.Delete(t.Name)
+		return errors.Join(s.Close(), own.Close())
+	}), nil
 }
+
+type closer func() error
+
+func (c closer) Close() error { return c() }
 
 // redirect gives a DNS socket its place in the kernel.
 func (d *daemon) redirect(r dns.Redirection) (dns.Redirect, error) {
@@ -350,7 +373,10 @@ func (d *daemon) caller(id lb.NamespaceID) *netns.Handle {
 		if t.Scope[id/64]&(1<<(id%64)) == 0 {
 			continue
 		}
-		if ns, ok := d.tasks.Namespace(t.Name); ok && ns != nil {
+		if ns, ok := d.tasks.Namespace(t.Name); ok {
+			if ns == nil {
+				return d.own // a cgroup client
+			}
 			return ns
 		}
 	}
@@ -372,6 +398,7 @@ func (d *daemon) close() error {
 	if d.tasks != nil {
 		d.tasks.Close()
 	}
+	errs = append(errs, d.own.Close())
 	if d.datapath != nil {
 		errs = append(errs, d.datapath.Close())
 	}

@@ -19,7 +19,6 @@ func TestNameLeadsToEndpoint(t *testing.T) {
 	web, a, b, dns := n.w.Host("web"), n.w.Host("a"), n.w.Host("b"), n.w.Host("dns")
 	a.ServeName("a", netip.AddrPortFrom(a.Addr4(), 8080).String())
 	b.ServeName("b", netip.AddrPortFrom(b.Addr4(), 8080).String())
-	dns.ServeName("upstream", netip.AddrPortFrom(dns.Addr4(), 53).String())
 	web.ResolvConf("nameserver " + dns.Addr4().String() + "\n")
 	n.configure(testutil.BPFFS(t), fmt.Sprintf("  - {name: web, netns: %s, namespaces: [prod]}\n", web.Path()))
 	catalog := func(second string) {

@@ -132,7 +132,7 @@ kernel_part() {
 
 # boot VERSION runs one virtual machine until it switches itself off.
 boot() {
-    local version=$1 dir=$cache/$1 logs=$2 accel=(-accel tcg -cpu max,-cx16)
+    local version=$1 dir=$cache/$1 logs=$2 accel=(-accel tcg -cpu 'max,-cx16')
     # qemu 7.2's emulation of cmpxchg16b spoils the flags, which makes Linux 6.12
     # crash in its allocator; without it the kernel takes another way.
     # Some clouds show a /dev/kvm without the processor's help, on which a

@@ -118,10 +118,9 @@ install_missing() {
     done
 }
 
-# Debian 12's own Go is 1.19. Its backports have one that is at least 1.21, and
-# from 1.21 on Go fetches the version that go.mod names as a module, checksum
-# and all. Debian's build turns that off (GOTOOLCHAIN=local), so it is turned
-# on for root and for the user who called sudo.
+# Debian 12's own Go is 1.19. Its backports have a later one, and from 1.21 on Go
+# fetches the version that go.mod names as a module, checksum and all
+# (GOTOOLCHAIN=auto, its default).
 install_go() {
     go_works && return
     local suite source=/etc/apt/sources.list.d/backports.list mirror
@@ -137,8 +136,6 @@ install_go() {
     fi
     echo "provision: installing golang-go from $suite: it fetches the Go that go.mod asks for"
     apt -t "$suite" golang-go
-    go env -w GOTOOLCHAIN=auto
-    if [ -n "${SUDO_USER:-}" ]; then sudo -u "$SUDO_USER" -H go env -w GOTOOLCHAIN=auto; fi
     check_go
 }
 
@@ -150,7 +147,7 @@ check_go() {
     local want
     want=$(awk '$1 == "go" { print $2 }' go.mod)
     echo "provision: this needs Go $want or newer, found: $(command -v go >/dev/null && go version || echo none)" >&2
-    echo "provision: install it, or any Go from 1.21 on with 'go env -w GOTOOLCHAIN=auto'," >&2
+    echo "provision: install it, or any Go from 1.21 on without GOTOOLCHAIN=local," >&2
     echo "provision: or run 'scripts/provision.sh vagrant', which takes one from Debian's backports" >&2
     exit 1
 }

@@ -133,7 +133,7 @@ func (c *longLived) hold(ctx context.Context, target string, count int) error {
 			conn.Close()
 			return err
 		}
-		h := &heldStats{Server: firstWord(text), Peer: conn.RemoteAddr().String(), Requests: 1}
+		h := &heldStats{Server: firstWord(text), Requests: 1}
 		c.mu.Lock()
 		c.held = append(c.held, h)
 		c.mu.Unlock()

@@ -76,7 +76,7 @@ func (c *client) stats(ctx context.Context) (loadStats, []heldStats, error) {
 
 // underLoad runs fn while workers make new connections to target, and returns
 // what came of those connections.
-func (c *client) underLoad(ctx context.Context, target string, workers int, fn func(before loadStats) error) (loadStats, error) {
+func (c *client) underLoad(ctx context.Context, target string, workers int, fn func() error) (loadStats, error) {
 	before, _, err := c.stats(ctx)
 	if err != nil {
 		return loadStats{}, err
@@ -84,7 +84,7 @@ func (c *client) underLoad(ctx context.Context, target string, workers int, fn f
 	if _, err := c.ask(ctx, request{Op: "load", Target: target, Count: workers}); err != nil {
 		return loadStats{}, err
 	}
-	err = fn(before)
+	err = fn()
 	if _, stopErr := c.ask(ctx, request{Op: "stop"}); err == nil {
 		err = stopErr
 	}

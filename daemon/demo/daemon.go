@@ -113,8 +113,8 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	return until(ctx, 10*time.Second, func() error {
-		if d.process.ended() {
-			return fmt.Errorf("the daemon ended: %v", d.process.err)
+		if err := d.process.running(); err != nil {
+			return fmt.Errorf("connectd run: %w", err)
 		}
 		_, err := d.fetch(ctx, "/readyz")
 		return err

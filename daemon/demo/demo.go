@@ -98,14 +98,18 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 	}
 	started := time.Now()
 	err = d.perform(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		d.showLogs()
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
 	err = errors.Join(err, d.step(d.total, "clean up", func() error { return d.cleanUp(clean) }))
 	if err != nil {
-		d.line("\nThe demo failed after %.1f s.", time.Since(started).Seconds())
+		how := "failed"
+		if ctx.Err() != nil {
+			how = "was stopped"
+		}
+		d.line("\nThe demo %s after %.1f s.", how, time.Since(started).Seconds())
 		return err
 	}
 	d.line("\nAll of it held, in %.1f s, and nothing is left behind.", time.Since(started).Seconds())

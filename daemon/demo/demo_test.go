@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -106,7 +105,7 @@ func (w *onText) Write(p []byte) (int, error) {
 func TestCtrlCLeavesNothing(t *testing.T) {
 	binary := build(t)
 	for _, at := range []string{
-		"[ 1/", "[ 2/", "connectd run: pid", "[ 3/", "dig, UDP", "[ 6/", "kill -9 nginx b", "connections are open, a 3", "connectd drain", "the daemon is away",
+		"[ 1/", "[ 2/", "connectd run: pid", "dig, UDP", "[ 6/", "connectd drain", "the daemon is away",
 	} {
 		t.Run(at, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -116,7 +115,7 @@ func TestCtrlCLeavesNothing(t *testing.T) {
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, want %v", err, context.Canceled)
 			}
-			if strings.Count(out.String(), "FAIL") != 1 {
+			if strings.Count(out.String(), "        FAIL  ") != 1 {
 				t.Errorf("want one failed step and a clean-up that passed:\n%s", out.String())
 			}
 			assertNothingLeft(t)
@@ -145,7 +144,6 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 func TestSweep(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), binaryVariable+"="+build(t))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	var name string
 	cmd.Stdout = &onText{&out, "health check after", func() {

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -72,8 +73,19 @@ func (pr *process) stop(ctx context.Context, sig syscall.Signal) error {
 	}
 }
 
-// until polls, for what gives no event, until check returns nil; the error is
-// its last one.
+// errEnded is of a program that should run: waiting for it has no sense.
+var errEnded = errors.New("it ended")
+
+// running is errEnded with its exit status, or nil.
+func (pr *process) running() error {
+	if pr.ended() {
+		return fmt.Errorf("%w: %v", errEnded, pr.err)
+	}
+	return nil
+}
+
+// until polls, for what gives no event, until check returns nil or errEnded;
+// the error is its last one.
 func until(ctx context.Context, limit time.Duration, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -81,8 +93,8 @@ func until(ctx context.Context, limit time.Duration, check func() error) error {
 	defer t.Stop()
 	for {
 		err := check()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errEnded) {
+			return err
 		}
 		select {
 		case <-ctx.Done():

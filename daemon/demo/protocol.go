@@ -38,7 +38,6 @@ type loadStats struct {
 // heldStats is one connection kept open, with a request every 20 ms.
 type heldStats struct {
 	Server   string    `json:"server"`
-	Peer     string    `json:"peer"`
 	Requests int       `json:"requests"`
 	Ended    time.Time `json:"ended,omitzero"`
 	Error    string    `json:"error,omitempty"`

@@ -116,8 +116,8 @@ func (s *servers) wait(ctx context.Context) error {
 
 func (s *servers) accepts(ctx context.Context, pr *process, addr netip.AddrPort) error {
 	return until(ctx, 10*time.Second, func() error {
-		if pr.ended() {
-			return fmt.Errorf("it ended: %v", pr.err)
+		if err := pr.running(); err != nil {
+			return err
 		}
 		conn, err := s.world.node.ns.DialMarked(ctx, "tcp", addr.String())
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -94,7 +93,7 @@ func (d *demo) kill(ctx context.Context) error {
 	const bound = time.Second // of which the checks take 2 x 0.2 s
 	var killed time.Time
 	var quiet loadStats
-	all, err := d.web.underLoad(ctx, d.vip+":80", workers, func(loadStats) error {
+	all, err := d.web.underLoad(ctx, d.vip+":80", workers, func() error {
 		if err := pause(ctx, 300*time.Millisecond); err != nil {
 			return err
 		}
@@ -169,130 +168,3 @@ func nonZero(m map[string]int) map[string]int {
 	maps.DeleteFunc(out, func(_ string, n int) bool { return n == 0 })
 	return out
 }
-
-// failCheck makes a server fail its health check while it goes on serving.
-func (d *demo) failCheck(ctx context.Context) error {
-	const connections = 6
-	if err := d.waitStates(ctx, "prod/api", "active active"); err != nil {
-		return err
-	}
-	if err := d.hold(ctx, "api:80", connections); err != nil {
-		return err
-	}
-	_, held, err := d.web.stats(ctx)
-	if err != nil {
-		return err
-	}
-	mine := len(held) - connections // those before are another step's
-	d.say("%d connections are open, %s", connections, counts(byServer(held[mine:])))
-	told := time.Now()
-	d.serve.api["a"].sick.Store(true)
-	if err := d.waitStates(ctx, "prod/api", "unhealthy active"); err != nil {
-		return err
-	}
-	d.say("api a was told to fail: unhealthy after %d ms", time.Since(told).Milliseconds())
-	ended, err := d.waitEnded(ctx, mine, "a", 3*time.Second)
-	if err != nil {
-		return err
-	}
-	d.say("its %d connections were ended at once; those to b go on", ended)
-	got := map[string]int{}
-	for range 20 {
-		r, err := d.web.ask(ctx, request{Op: "get", Target: "api:80"})
-		if err != nil {
-			return err
-		}
-		got[firstWord(r.Text)]++
-	}
-	d.say("20 new connections: %s", counts(got))
-	if got["b"] != 20 {
-		return errors.New("new connections still go to a")
-	}
-	d.serve.api["a"].sick.Store(false)
-	if err := d.waitStates(ctx, "prod/api", "active active"); err != nil {
-		return err
-	}
-	d.say("api a was told to be well: active again")
-	return nil
-}
-
-// hold makes the long-lived process keep connections open.
-func (d *demo) hold(ctx context.Context, target string, count int) error {
-	_, err := d.web.ask(ctx, request{Op: "hold", Target: target, Count: count})
-	d.held += count
-	return err
-}
-
-// waitEnded waits until exactly the connections to a server, from index from
-// on, have ended, and returns how many.
-func (d *demo) waitEnded(ctx context.Context, from int, server string, limit time.Duration) (ended int, err error) {
-	err = until(ctx, limit, func() error {
-		_, held, err := d.web.stats(ctx)
-		if err != nil {
-			return err
-		}
-		ended = 0
-		for _, h := range held[from:] {
-			if h.Server == server && h.Ended.IsZero() {
-				return fmt.Errorf("a connection to %s goes on", server)
-			}
-			if h.Server == server {
-				ended++
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	d.held -= ended
-	d.terminated += ended
-	return ended, d.heldGoOn(ctx)
-}
-
-// heldGoOn checks that every connection that should live answers still.
-func (d *demo) heldGoOn(ctx context.Context) error {
-	_, before, err := d.web.stats(ctx)
-	if err != nil {
-		return err
-	}
-	return until(ctx, 2*time.Second, func() error {
-		_, held, err := d.web.stats(ctx)
-		if err != nil {
-			return err
-		}
-		live := 0
-		for i, h := range held {
-			if h.Ended.IsZero() {
-				live++
-				if h.Requests == before[i].Requests {
-					return fmt.Errorf("a connection to %s is stuck", h.Server)
-				}
-			}
-		}
-		if live != d.held {
-			return fmt.Errorf("%d of the connections to be kept are open, want %d: %s", live, d.held, firstError(held))
-		}
-		return nil
-	})
-}
-
-func byServer(held []heldStats) map[string]int {
-	m := map[string]int{}
-	for _, h := range held {
-		m[h.Server]++
-	}
-	return m
-}
-
-func firstError(held []heldStats) string {
-	var parts []string
-	for _, h := range held {
-		if h.Error != "" {
-			parts = append(parts, h.Server+": "+h.Error)
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-func addrPort(p *place, port uint16) string { return netip.AddrPortFrom(p.addr, port).String() }

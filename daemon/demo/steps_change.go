@@ -4,12 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
 
 // drainDeadline is what the catalog says of orders.
 const drainDeadline = 2 * time.Second
+
+// failCheck makes a server fail its health check while it goes on serving.
+func (d *demo) failCheck(ctx context.Context) error {
+	const connections = 6
+	if err := d.waitStates(ctx, "prod/api", "active active"); err != nil {
+		return err
+	}
+	if err := d.hold(ctx, "api:80", connections); err != nil {
+		return err
+	}
+	_, held, err := d.web.stats(ctx)
+	if err != nil {
+		return err
+	}
+	mine := len(held) - connections // those before are another step's
+	d.say("%d connections are open, %s", connections, counts(byServer(held[mine:])))
+	told := time.Now()
+	d.serve.api["a"].sick.Store(true)
+	if err := d.waitStates(ctx, "prod/api", "unhealthy active"); err != nil {
+		return err
+	}
+	d.say("api a was told to fail: unhealthy after %d ms", time.Since(told).Milliseconds())
+	ended, err := d.waitEnded(ctx, mine, "a", 3*time.Second)
+	if err != nil {
+		return err
+	}
+	d.say("its %d connections were ended at once; those to b go on", ended)
+	got := map[string]int{}
+	for range 20 {
+		r, err := d.web.ask(ctx, request{Op: "get", Target: "api:80"})
+		if err != nil {
+			return err
+		}
+		got[firstWord(r.Text)]++
+	}
+	d.say("20 new connections: %s", counts(got))
+	if got["b"] != 20 {
+		return errors.New("new connections still go to a")
+	}
+	d.serve.api["a"].sick.Store(false)
+	if err := d.waitStates(ctx, "prod/api", "active active"); err != nil {
+		return err
+	}
+	d.say("api a was told to be well: active again")
+	return nil
+}
 
 func (d *demo) drain(ctx context.Context) error {
 	const connections = 10
@@ -25,10 +72,10 @@ func (d *demo) drain(ctx context.Context) error {
 	if byServer(held[mine:])["a"] == 0 {
 		return errors.New("none of them to a")
 	}
-	address := addrPort(d.world.orders["a"], ordersPort)
+	address := netip.AddrPortFrom(d.world.orders["a"].addr, ordersPort).String()
 	var begun time.Time
 	var window loadStats
-	all, err := d.web.underLoad(ctx, d.vip+":80", workers, func(loadStats) error {
+	all, err := d.web.underLoad(ctx, d.vip+":80", workers, func() error {
 		begun = time.Now()
 		text, err := d.daemon.connectd(ctx, "drain", "prod/orders", address)
 		if err != nil {

@@ -18,7 +18,7 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	load, err := d.web.underLoad(ctx, d.vip+":80", workers, func(loadStats) error {
+	load, err := d.web.underLoad(ctx, d.vip+":80", workers, func() error {
 		if err := pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
