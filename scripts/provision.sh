@@ -54,8 +54,8 @@ packages() {
 		EOF
         ;;
     bench) cat <<-'EOF'
-		wrk makes HTTP load
-		nginx the server measured directly and through connectd
+		iproute2 the benchmark makes namespaces with ip
+		procps the benchmark sets sysctls
 		EOF
         ;;
     lint) echo "shellcheck the scripts are linted" ;;

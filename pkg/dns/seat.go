@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -129,13 +130,25 @@ func (s *Seat) listen(ctx context.Context, resolver netip.Addr) (*server, error)
 	return v, nil
 }
 
-// listenPair binds a UDP and a TCP socket to one port: the wanted one, or any
-// when that is 0 or taken.
+// A bind of the wildcard address conflicts with ours of the same port, so ours
+// should be one that no application asks for: above the range that the kernel
+// and ECS choose ports from (32768 to 60999), where well-known ones such as
+// 50051 lie too.
+const (
+	firstPort = 61000
+	lastPort  = 65535
+)
+
+// listenPair binds a UDP and a TCP socket to one port: the wanted one, or one
+// that seldom collides when that is 0 or taken, or at last any.
 func listenPair(ctx context.Context, host netip.Addr, want uint16) (*net.UDPConn, *net.TCPListener, error) {
 	lc := net.ListenConfig{Control: netns.MarkControl}
 	lc.SetMultipathTCP(false) // a sockmap refuses MPTCP listeners
 	var err error
-	for range 16 { // a port that is free for UDP may be taken for TCP
+	for try := range 24 {
+		if want == 0 && try < 16 {
+			want = firstPort + uint16(rand.IntN(lastPort-firstPort+1))
+		}
 		var pc net.PacketConn
 		pc, err = lc.ListenPacket(ctx, "udp", netip.AddrPortFrom(host, want).String())
 		if err != nil {
@@ -151,7 +164,7 @@ func listenPair(ctx context.Context, host netip.Addr, want uint16) (*net.UDPConn
 		if err == nil {
 			return udp, l.(*net.TCPListener), nil
 		}
-		udp.Close()
+		udp.Close() // free for UDP, taken for TCP
 		want = 0
 	}
 	return nil, nil, err
