@@ -22,7 +22,7 @@ demo: ## the whole of connectd at work in namespaces of its own
 	bin/connectd demo
 
 test: ## all tests, with the race detector
-	scripts/provision.sh test generate
+	scripts/provision.sh test demo generate
 	$(MAKE) lint
 	@echo "== tests"
 	serial=$$(go list $(SERIAL)); \

@@ -119,16 +119,25 @@ func (x *examination) hooks(c *Config, cgroup string) {
 		x.add("other programs", control.SeveritySkip, err.Error(), "")
 		return
 	}
-	var names []string
-	for _, n := range others {
-		names = append(names, n.Hook+": "+n.Program)
-	}
-	if len(names) > 0 {
-		x.add("other programs", control.SeverityWarn, strings.Join(names, ", "),
+	if len(others) > 0 {
+		x.add("other programs", control.SeverityWarn, summarize(others),
 			"another agent uses the same hooks; a sockops program that returns 0 or replaces callback flags loses connections from our counts")
 		return
 	}
 	x.add("other programs", control.SeverityOK, "none on our hooks", "")
+}
+
+// summarize names a few of the programs; bpftool lists all.
+func summarize(others []datapath.Neighbour) string {
+	const few = 4
+	var names []string
+	for _, n := range others[:min(few, len(others))] {
+		names = append(names, fmt.Sprintf("%s on %s", n.Program, n.Hook))
+	}
+	if more := len(others) - few; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more (bpftool cgroup tree lists them)", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 func (x *examination) canary(c *Config, cgroup string) {

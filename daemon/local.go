@@ -21,12 +21,14 @@ func Check(configPath string) (warnings []string, err error) {
 	source := file.New(file.Params{
 		Dir: c.Catalog.Dir, Globs: c.Catalog.Files, Forbidden: []netip.Prefix{c.VIPCIDR, c.VIPCIDR6}, Log: newLogger(&Config{LogLevel: 100}),
 	})
-	err = errors.Join(c.CheckHost(), source.Load(context.Background()))
+	if err = errors.Join(c.CheckHost(), source.Load(context.Background())); err != nil {
+		return nil, err
+	}
 	services, _ := source.Snapshot()
 	for _, ns := range c.UnknownNamespaces(services) {
 		warnings = append(warnings, fmt.Sprintf("clients may use namespace %s, which no catalog file has", ns))
 	}
-	return warnings, err
+	return warnings, nil
 }
 
 // ControlSocket returns the control socket that a config names.

@@ -35,6 +35,7 @@ packages() {
 		redis-server a server of the demo
 		redis-tools a client of the demo
 		dnsutils the demo resolves names with dig
+		busybox-static busybox nslookup is a client of the demo
 		EOF
         ;;
     generate) cat <<-'EOF'
