@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -17,18 +16,15 @@ import (
 	"connectd/pkg/plan"
 )
 
-func (d *daemon) serveControl(ctx context.Context) error {
-	server, err := control.Listen(control.Params{
-		Socket: d.config.Load().ControlSocket, Log: d.log.With("component", "control"),
+func (d *daemon) openControl(c *Config) (err error) {
+	d.control, err = control.Listen(control.Params{
+		Socket: c.ControlSocket, Log: d.log.With("component", "control"),
 		Backend: control.Backend{
 			Status: d.status, Names: d.names, Services: d.services, Endpoints: d.endpoints,
 			Resolve: d.resolve, Drain: d.loop.Drain, Reload: d.reloadConfig,
 		},
 	})
-	if err != nil {
-		return err
-	}
-	return server.Serve(ctx)
+	return err
 }
 
 // plan returns the plan in force, an empty one before the first.
@@ -187,7 +183,7 @@ func (d *daemon) status() control.Status {
 		Endpoints: control.StateCounts{},
 	}
 	for _, problem := range p.Problems {
-		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config and restart"})
+		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config, stop the daemon, run connectd unload, start it: maps keep their size until then"})
 	}
 	_, files := d.catalog.Snapshot()
 	for _, f := range files {

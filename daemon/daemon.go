@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"connectd/pkg/catalog/file"
+	"connectd/pkg/control"
 	"connectd/pkg/datapath"
 	"connectd/pkg/dns"
 	"connectd/pkg/health"
@@ -50,7 +52,9 @@ type daemon struct {
 	started    time.Time
 	reload     reloadState
 
-	lock     *os.File
+	locks    []*os.File
+	scrapes  net.Listener
+	control  *control.Server
 	journal  *journalFile
 	datapath *datapath.Datapath
 	catalog  *file.Source
@@ -97,7 +101,7 @@ func build(configPath string) (*daemon, error) {
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openKernel, d.openTasks, d.openPlan, d.openRooms,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -135,8 +139,22 @@ func (d *daemon) openCatalog(c *Config) error {
 	return nil
 }
 
-func (d *daemon) takeLock(c *Config) (err error) {
-	d.lock, err = lockState(c.StateDir)
+// takeLock makes sure that nobody else writes this state or these pins.
+func (d *daemon) takeLock(c *Config) error {
+	for _, lock := range []func(*Config) (*os.File, error){lockState, lockPins} {
+		f, err := lock(c)
+		if err != nil {
+			return err
+		}
+		d.locks = append(d.locks, f)
+	}
+	return nil
+}
+
+// openMetrics takes the port now: a start that fails must fail before it
+// changes what the kernel does.
+func (d *daemon) openMetrics(c *Config) (err error) {
+	d.scrapes, err = metrics.Listen(context.Background(), c.Metrics.Listen)
 	return err
 }
 
@@ -190,9 +208,10 @@ func (d *daemon) openPlan(c *Config) error {
 	if err != nil {
 		return fmt.Errorf("read plan journal: %w", err)
 	}
+	room := d.datapath.Room() // of adopted maps, whatever the config says
 	planner, err := plan.New(plan.Config{
-		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, Zone: c.Zone, MaxEndpoints: c.Limits.MaxEndpoints,
-		MaxServices: c.Limits.MaxServices, MaxSlots: c.Limits.MaxSlots / 2, // old and new stand side by side in a change
+		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, Zone: c.Zone, MaxEndpoints: room.Endpoints,
+		MaxServices: room.Services, MaxSlots: room.Slots / 2, // old and new stand side by side in a change
 	}, memory)
 	if err != nil {
 		return fmt.Errorf("%s: %w (remove the file to start with an empty memory: VIPs that collide may then move)", journalPath(c.StateDir), err)
@@ -246,7 +265,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(parts)
 	for _, part := range []func(context.Context) error{
 		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refresh, d.upkeep, d.followConfig,
-		d.serveMetrics, d.serveControl, d.becomeReady,
+		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
 	}
@@ -404,6 +423,12 @@ func (d *daemon) terminate(ids []lb.EndpointID) (int, error) {
 // close lets go of everything that build opened, whatever part of it.
 func (d *daemon) close() error {
 	var errs []error
+	if d.control != nil {
+		errs = append(errs, d.control.Close())
+	}
+	if d.scrapes != nil {
+		d.scrapes.Close() // again, when it was served
+	}
 	if d.dns != nil {
 		errs = append(errs, d.dns.Close())
 	}
@@ -417,8 +442,8 @@ func (d *daemon) close() error {
 	if d.journal != nil {
 		errs = append(errs, d.journal.Close())
 	}
-	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+	for _, f := range d.locks {
+		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)
 }

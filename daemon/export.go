@@ -37,7 +37,7 @@ type liveBytes struct {
 }
 
 func (d *daemon) serveMetrics(ctx context.Context) error {
-	return metrics.New(d.sources()).Serve(ctx, d.config.Load().Metrics.Listen)
+	return metrics.New(d.sources()).Serve(ctx, d.scrapes)
 }
 
 func (d *daemon) sources() metrics.Sources {

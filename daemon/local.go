@@ -47,11 +47,11 @@ func Unload(_ context.Context, configPath string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockState(c.StateDir)
-	if err != nil {
+	d := &daemon{}
+	defer d.close()
+	if err := d.takeLock(c); err != nil {
 		return nil, err
 	}
-	defer lock.Close()
 	removed, err := datapath.Unload(c.BPFFS)
 	errs := []error{err}
 	for _, cl := range c.Clients {

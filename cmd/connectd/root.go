@@ -139,7 +139,7 @@ func ask[T any](c *cli, request func(*control.Client) (T, error)) (T, error) {
 	if !errors.Is(err, control.ErrNotRunning) {
 		return value, err
 	}
-	advice := []string{err.Error(), "Start it with 'systemctl start connectd' or 'connectd run'; 'connectd doctor' checks this node."}
+	advice := []string{err.Error(), "Start it with 'connectd run'; 'connectd doctor' checks this node."}
 	if c.socket == "" {
 		advice = append(advice, "If it listens elsewhere, say so with --config or --socket.")
 	}

@@ -35,7 +35,7 @@ func (s *Status) judge() {
 	s.judgeReconcile()
 	for _, m := range s.Kernel.Maps {
 		if m.MaxEntries > 0 && m.Entries*100 >= m.MaxEntries*mapFullPercent {
-			s.add("mapFull", fmt.Sprintf("map %s holds %d of %d entries", m.Name, m.Entries, m.MaxEntries), "raise limits in the config and restart the daemon")
+			s.add("mapFull", fmt.Sprintf("map %s holds %d of %d entries", m.Name, m.Entries, m.MaxEntries), "raise limits in the config, stop the daemon, run connectd unload, start it")
 		}
 	}
 	s.judgeServices()

@@ -60,7 +60,7 @@ func Open(p Params) (*Datapath, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11
 		return nil, fmt.Errorf("remove memory lock limit: %s", err)
 	}
-	if err := ensureBPFFS(p.BPFFS); err != nil {
+	if err := EnsureBPFFS(p.BPFFS); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{mapDir(p.BPFFS), linkDir(p.BPFFS)} {
@@ -203,3 +203,12 @@ func (d *Datapath) serviceFits(id lb.ServiceID) bool   { return int(id) < len(d.
 
 // Cgroup is where the programs are attached.
 func (d *Datapath) Cgroup() string { return d.params.Cgroup }
+
+// Room is how much the maps hold, which for maps of an earlier daemon is not
+// what Params ask for.
+type Room struct{ Endpoints, Services, Slots int }
+
+// Room returns the sizes of the loaded maps.
+func (d *Datapath) Room() Room {
+	return Room{Endpoints: len(d.shared.endpoints) - 1, Services: len(d.shared.services) - 1, Slots: len(d.shared.slots)}
+}

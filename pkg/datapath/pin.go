@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureBPFFS makes sure that path lies on a bpffs, mounting one at the usual
+// EnsureBPFFS makes sure that path lies on a bpffs, mounting one at the usual
 // place when nothing is there.
-func ensureBPFFS(path string) error {
+func EnsureBPFFS(path string) error {
 	root := path
 	for {
 		if _, err := os.Stat(root); err == nil {

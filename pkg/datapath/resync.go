@@ -45,7 +45,21 @@ func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 			return repaired, err
 		}
 	}
-	return repaired, nil
+	n, err := d.resyncHooks()
+	return repaired + n, err
+}
+
+// resyncHooks attaches again what somebody has detached.
+func (d *Datapath) resyncHooks() (detached int, err error) {
+	for _, a := range d.Attachments() {
+		if a.Err != nil {
+			detached++
+		}
+	}
+	if detached > 0 {
+		err = d.Publish()
+	}
+	return detached, err
 }
 
 // resyncArrays compares endpoints and slots, which are memory of ours.

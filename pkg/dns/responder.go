@@ -21,6 +21,7 @@ const (
 	seatInFlight   = 1000             // the same of one task
 	seatStreams    = 100              // TCP connections of one task: each may hold two descriptors
 	awayWait       = time.Second      // for queries in flight, when the daemon stops
+	askWait        = time.Second / 10 // from a resolver's connect to its query, on a busy node
 )
 
 // Redirection asks for a task's traffic to port 53 of one of its resolvers,
@@ -104,8 +105,8 @@ func (r *Responder) Publish(d *plan.Desired) {
 	}
 }
 
-// Away hands every task back to its own resolvers and waits, a second at
-// most, until the queries in flight are answered. The seats go on serving
+// Away hands every task back to its own resolvers and waits, a tenth of a
+// second and one second more at most, until the queries in flight are answered. The seats go on serving
 // sockets that are connected to them until they are closed.
 func (r *Responder) Away() {
 	for _, s := range r.attached() {
@@ -113,6 +114,9 @@ func (r *Responder) Away() {
 			r.params.Log.Error("end DNS redirection", "task", s.task.Name, "error", err)
 		}
 	}
+	// Closing a seat ends the sockets connected to it, one that is about to
+	// ask included.
+	time.Sleep(askWait)
 	ctx, cancel := context.WithTimeout(context.Background(), awayWait)
 	defer cancel()
 	for _, s := range r.attached() {

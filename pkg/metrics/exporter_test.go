@@ -310,7 +310,7 @@ func TestServe(t *testing.T) {
 	}
 	ln := &listener{Listener: inner, closed: make(chan struct{})}
 	ended := make(chan error, 1)
-	go func() { ended <- e.serve(ctx, ln) }()
+	go func() { ended <- e.Serve(ctx, ln) }()
 
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
@@ -356,11 +356,11 @@ func TestServeErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := New(fullWorld())
-	if err := e.Serve(t.Context(), ln.Addr().String()); err == nil || !strings.HasPrefix(err.Error(), "listen for metrics: ") {
+	if _, err := Listen(t.Context(), ln.Addr().String()); err == nil || !strings.HasPrefix(err.Error(), "listen for metrics: ") {
 		t.Errorf("address taken: %v", err)
 	}
 	ln.Close()
-	if err := e.serve(t.Context(), ln); err == nil {
+	if err := e.Serve(t.Context(), ln); err == nil {
 		t.Error("a listener that is closed: no error")
 	}
 }

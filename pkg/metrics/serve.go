@@ -14,21 +14,21 @@ import (
 // scrape of the most series over a slow link, shorter than ECS's stop timeout.
 const shutdownTime = 5 * time.Second
 
-// Serve listens on a TCP address "host:port" and serves Handler until ctx
-// ends, then lets requests in flight end. It returns nil after ctx ended and
-// an error when it cannot listen or go on.
-func (e *Exporter) Serve(ctx context.Context, listen string) error {
+// Listen takes a TCP address "host:port" for Serve.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // plain TCP is all a scrape needs
-	ln, err := config.Listen(ctx, "tcp", listen)
+	ln, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("listen for metrics: %w", err)
+		return nil, fmt.Errorf("listen for metrics: %w", err)
 	}
-	e.src.Log.Info("serving metrics", "address", ln.Addr().String()) // the port may have been 0
-	return e.serve(ctx, ln)
+	return ln, nil
 }
 
-func (e *Exporter) serve(ctx context.Context, ln net.Listener) error {
+// Serve serves Handler on ln until ctx ends, then lets requests in flight end
+// and returns nil. It closes ln.
+func (e *Exporter) Serve(ctx context.Context, ln net.Listener) error {
+	e.src.Log.Info("serving metrics", "address", ln.Addr().String()) // the port may have been 0
 	server := &http.Server{
 		Handler:           e.handler,
 		ReadHeaderTimeout: 5 * time.Second,
