@@ -200,6 +200,12 @@ func (d *daemon) status() control.Status {
 }
 
 func countService(out *control.Status, s *plan.Service) {
+	for _, e := range s.Endpoints {
+		out.Endpoints[e.State.String()]++
+	}
+	if len(s.Names) == 0 {
+		return // gone from the catalog, its last connections are ending
+	}
 	out.Services.Total++
 	if s.Panic {
 		out.Services.Panic++
@@ -209,9 +215,6 @@ func countService(out *control.Status, s *plan.Service) {
 	}
 	if len(s.SlotsV4)+len(s.SlotsV6) == 0 {
 		out.Services.NoEndpoint++
-	}
-	for _, e := range s.Endpoints {
-		out.Endpoints[e.State.String()]++
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"connectd/pkg/testutil"
 )
 
+// The daemon runs in the machine's own namespace here, which has no way to the
+// world's hosts: probes go out from the caller's.
+
 // The main job: a name leads to a healthy endpoint, from a client that
 // resolves with its own resolver.
 func TestNameLeadsToEndpoint(t *testing.T) {
@@ -26,7 +29,7 @@ func TestNameLeadsToEndpoint(t *testing.T) {
 services:
   - discoveryName: orders
     clientAliases: [{dnsName: orders, port: 80}]
-    healthCheck: {protocol: tcp, intervalSeconds: 0.1, timeoutSeconds: 0.1, healthyThreshold: 1, unhealthyThreshold: 1}
+    healthCheck: {protocol: tcp, from: caller, intervalSeconds: 0.1, timeoutSeconds: 0.1, healthyThreshold: 1, unhealthyThreshold: 1}
     endpoints:
       - {address: %s, port: 8080}
       - {address: %s, port: 8080}
@@ -35,6 +38,9 @@ services:
 	catalog("")
 	n.start()
 	n.eventuallySeen(web, "orders:80", "a b") // once probes have found both
+	if got := n.d.health.Stats(); got.Local > 0 {
+		t.Errorf("%d probes failed on this side", got.Local)
+	}
 	if got := n.seen(web, "orders:80", 20); got != "a b" {
 		t.Errorf("orders leads to %q, want a b", got)
 	}

@@ -18,7 +18,7 @@ func TestPinsAreLocked(t *testing.T) {
 	bpffs := testutil.BPFFS(t)
 	first, second := newNode(t), newNode(t)
 	for _, n := range []*node{first, second} {
-		n.configure(bpffs, "")
+		n.configure(bpffs, "  []\n")
 		n.write("catalog.yaml", emptyCatalog)
 	}
 	first.start()
@@ -42,7 +42,7 @@ func TestFailedStartTouchesNothing(t *testing.T) {
 	defer taken.Close()
 	n := newNode(t)
 	bpffs := testutil.BPFFS(t)
-	n.configure(bpffs, "")
+	n.configure(bpffs, "  []\n")
 	n.write("catalog.yaml", emptyCatalog)
 	config, err := os.ReadFile(n.config)
 	if err != nil {

@@ -20,6 +20,7 @@ packages() {
 		dnsutils DNS tests ask with dig
 		curl HTTP tests ask with curl
 		busybox-static DNS tests resolve as busybox does
+		musl-tools DNS tests resolve as musl does
 		shellcheck the scripts are linted
 		make everything starts with make
 		ca-certificates Go downloads modules over TLS

@@ -86,7 +86,7 @@ func TestFilesAsIssued(t *testing.T) {
 		}
 		return nil
 	})
-	for _, command := range []string{"status", "services", "endpoints", "resolve orders", "drain orders 10.66.0.3:8080", "undrain orders 10.66.0.3:8080", "version"} {
+	for _, command := range []string{"status", "services", "endpoints", "resolve orders", "drain orders 10.66.0.3:8080", "undrain orders 10.66.0.3:8080", "version", "doctor"} {
 		if out, code := n.cli(strings.Fields(command)...); code != 0 {
 			t.Errorf("%s: exit %d\n%s", command, code, out)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"connectd/pkg/testutil"
 )
@@ -101,7 +102,7 @@ func TestSourceHash(t *testing.T) {
 // gone waits until an endpoint takes no more connections: it is removed.
 func (n *node) gone(service string, at netip.AddrPort) {
 	n.Helper()
-	n.eventually(10e9, func() error {
+	n.eventually(10*time.Second, func() error {
 		if e, ok := n.endpoints(service)[at]; ok && e.State != "removed" {
 			return fmt.Errorf("%s of %s is %s", at, service, e.State)
 		}

@@ -75,7 +75,7 @@ func TestClientsComeAndGo(t *testing.T) {
 
 // TestNamespaceReallyGoes: a client's namespace that is deleted is let go of,
 // though the config still names it; a socket left in it would keep its
-// interfaces. A new namespace at the same path is attached again.
+// interfaces.
 func TestNamespaceReallyGoes(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, "a")

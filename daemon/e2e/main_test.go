@@ -1,7 +1,7 @@
 // Package e2e tests the whole of connectd from outside: the program that users
 // run is a child process on a host of a testutil.World, its clients and servers
 // are other hosts, and what is asserted is who answered. Each file is one
-// scenario; README-like remarks stand where the promise is subtle.
+// scenario.
 //
 // The program is built once for a test run; CONNECTD_E2E_BINARY names a built
 // one instead (a machine without Go, such as the kernel matrix).
@@ -47,6 +47,10 @@ func run(m *testing.M) int {
 			return 1
 		}
 		os.Setenv(binaryEnv, path)
+	}
+	// Children built with the race detector would each end a second late.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=0")
 	}
 	return testutil.Main(m)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ func (r resolver) run(h *testutil.Host, server netip.Addr, name string) []string
 	return got
 }
 
-// world of the names tests: web may use prod and its resolver has names of
+// namesNode is the world of the names tests: web may use prod and its resolver has names of
 // its own, orders among them.
 func namesNode(t *testing.T) (*node, *testutil.Host, *upstream) {
 	n := newNode(t)
@@ -149,14 +150,46 @@ func TestNames(t *testing.T) {
 	check("running", map[string]string{
 		"orders": vip, "ORDERS": vip, "orders.": vip, "orders.prod": fqdn, "outside.example": outside, "nowhere.example.": "", "secret": outside,
 	})
-	// The upstream has orders.svc.example too, which the search list reaches
-	// before the bare name where ndots says so; the catalog has it as well.
 	n.daemon.stop()
+	atOnce(t, web, dns)
 	check("stopped", map[string]string{"orders.": outside, "orders.prod": "", "outside.example": outside})
 	n.start()
 	check("again", map[string]string{"orders.": vip, "orders.prod": fqdn})
 	n.daemon.kill()
+	atOnce(t, web, dns)
 	check("killed", map[string]string{"orders.": outside, "orders.prod": "", "outside.example": outside})
+}
+
+// atOnce sends one datagram: with connectd away the resolver itself answers it.
+func atOnce(t *testing.T, h *testutil.Host, dns *upstream) {
+	t.Helper()
+	got, err := askRaw(h, "udp", at(dns.Addr4(), 53), rawQuery("orders", 1))
+	if _, answered := dns.last(); err != nil || !bytes.Equal(got, answered) {
+		t.Errorf("the first query after connectd went is answered %x, %v", got, err)
+	}
+}
+
+// TestHungDaemon: one that is there and does nothing is as good as away.
+func TestHungDaemon(t *testing.T) {
+	t.Parallel()
+	n, web, dns := namesNode(t)
+	n.start()
+	vip := n.vip(web, dns.Host, "orders")
+	n.daemon.signal(syscall.SIGSTOP)
+	defer n.daemon.signal(syscall.SIGCONT)
+	n.eventually(10*time.Second, func() error {
+		if a, err := lookup(web, dns.Host, "orders"); err != nil || a != upstreamAnswer {
+			return fmt.Errorf("orders is %s, %v", a, err)
+		}
+		return nil
+	})
+	if got := spread(web, "tcp", at(vip, 80), 3); got["a"] != 3 {
+		t.Errorf("connections while it hangs: %v", got)
+	}
+	n.daemon.signal(syscall.SIGCONT)
+	if got := n.vip(web, dns.Host, "orders"); got != vip {
+		t.Errorf("orders is %s, was %s", got, vip)
+	}
 }
 
 // TestForwardedUnchanged compares bytes: of what connectd is not asked about,

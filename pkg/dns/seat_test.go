@@ -17,7 +17,6 @@ import (
 
 	mdns "github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
-	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"connectd/pkg/lb"
@@ -534,22 +533,15 @@ func TestNamespaceDies(t *testing.T) {
 	updates := make(chan netlink.LinkUpdate, 16)
 	stop := make(chan struct{})
 	defer close(stop)
-	if err := outside.Do(func() error {
-		self, err := vnetns.Get()
-		if err != nil {
-			return err
-		}
-		defer self.Close()
-		return netlink.LinkSubscribeWithOptions(updates, stop, netlink.LinkSubscribeOptions{Namespace: &self})
-	}); err != nil {
+	if err := outside.Do(func() error { return netlink.LinkSubscribe(updates, stop) }); err != nil {
 		t.Fatal(err)
 	}
-	var inner vnetns.NsHandle
-	if err := w.ns.Do(func() (err error) { inner, err = vnetns.Get(); return err }); err != nil {
+	var inner *os.File
+	if err := w.ns.Do(func() (err error) { inner, err = os.Open("/proc/thread-self/ns/net"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := outside.Do(func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "in", PeerNamespace: netlink.NsFd(inner)})
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "in", PeerNamespace: netlink.NsFd(inner.Fd())})
 	}); err != nil {
 		t.Fatal(err)
 	}
