@@ -26,7 +26,8 @@ type Backend struct {
 	// it. Saying the same twice is not an error.
 	Drain func(ctx context.Context, service lb.ServiceName, address netip.AddrPort, on bool) error
 
-	// Reload reads the config and catalog again and returns when they are in
-	// use. On an error what was in use stays.
+	// Reload reads the config again, and returns when it is in use; it has the
+	// catalog files looked at too, whose errors show in Status. On an error
+	// what was in use stays.
 	Reload func(ctx context.Context) error
 }
