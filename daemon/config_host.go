@@ -14,6 +14,7 @@ import (
 	"connectd/pkg/lb"
 	"connectd/pkg/netns"
 	"connectd/pkg/strictyaml"
+	"connectd/pkg/task"
 )
 
 // CheckHost finds what of the config this machine lacks: network namespaces,
@@ -68,7 +69,10 @@ func (c Client) NetnsPath() string {
 func (c Client) identify() (string, error) {
 	path := c.NetnsPath()
 	if path == "" {
-		id, err := cgroupID(c.Cgroup)
+		if _, err := cgroupID(c.Cgroup); err != nil {
+			return "", err
+		}
+		id, err := task.ClientCgroup(c.Cgroup)
 		return fmt.Sprint("cgroup ", id), err
 	}
 	ns, err := netns.Open(path)

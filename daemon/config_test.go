@@ -15,6 +15,7 @@ import (
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/lb"
+	"connectd/pkg/testutil"
 )
 
 var rewriteConfig = flag.Bool("rewrite-config", false, "write what is got into the golden files of the config; then read the diff")
@@ -79,6 +80,10 @@ func TestConfigExample(t *testing.T) {
 
 func TestCheckHost(t *testing.T) {
 	dir := t.TempDir()
+	root, err := testutil.CgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
 	config := fmt.Sprintf(`cgroup: /proc
 clients:
 - {name: a, netns: /run/netns/connectd-none, namespaces: [prod]}
@@ -89,8 +94,9 @@ clients:
 - {name: f, netns: %[2]s/file, namespaces: [prod], hostsFile: %[2]s, resolvConf: %[2]s/none}
 - {name: g, netns: /run/netns/connectd-none, namespaces: [prod], hostsFile: %[2]s/none/hosts}
 - {name: h, netns: /run/netns/connectd-none, namespaces: [prod], hostsFile: %[2]s/hosts, resolvConf: %[2]s/file}
+- {name: i, cgroup: %[3]s, namespaces: [prod]}
 catalog: {files: [a.yaml]}
-`, os.Getpid(), dir)
+`, os.Getpid(), dir, root)
 	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +104,7 @@ catalog: {files: [a.yaml]}
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.NewReplacer("DIR", dir, "PID", fmt.Sprint(os.Getpid())).Replace(`c.yaml:1: cgroup: /proc is not a cgroup2 directory
+	want := strings.NewReplacer("DIR", dir, "ROOT", root, "PID", fmt.Sprint(os.Getpid())).Replace(`c.yaml:1: cgroup: /proc is not a cgroup2 directory
 c.yaml:3: clients[0].netns: /run/netns/connectd-none: no such file or directory
 c.yaml:4: clients[1].netns: /proc/self/ns/net is the daemon's own network namespace, name the client by its cgroup
 c.yaml:5: clients[2].pid: /proc/PID/ns/net is the daemon's own network namespace, name the client by its cgroup
@@ -109,7 +115,8 @@ c.yaml:8: clients[5].hostsFile: DIR is not a regular file
 c.yaml:8: clients[5].resolvConf: DIR/none: no such file or directory
 c.yaml:9: clients[6].netns: /run/netns/connectd-none: no such file or directory
 c.yaml:9: clients[6].hostsFile: DIR/none: no such file or directory
-c.yaml:10: clients[7].netns: /run/netns/connectd-none: no such file or directory`)
+c.yaml:10: clients[7].netns: /run/netns/connectd-none: no such file or directory
+c.yaml:11: clients[8].cgroup: open cgroup ROOT: the root of the tree holds every process`)
 	if err := c.CheckHost(); err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}

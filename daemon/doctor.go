@@ -29,7 +29,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 	if config == nil {
 		return x.checks
 	}
-	x.verdict("clients", config.CheckHost(), fmt.Sprintf("%d static clients are there", len(config.Clients)),
+	x.verdict("clients", config.CheckHost(), fmt.Sprintf("static clients, all there: %d", len(config.Clients)),
 		"make what is missing, or take the client out of the config")
 	x.features()
 	if cgroup := x.cgroup(config); cgroup != "" {
@@ -46,7 +46,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 type examination struct{ checks []control.Check }
 
 func (x *examination) add(name string, s control.Severity, detail, fix string) {
-	x.checks = append(x.checks, control.Check{Name: name, OK: s == control.SeverityOK, Severity: s, Detail: detail, Fix: fix})
+	x.checks = append(x.checks, control.Check{Name: name, Severity: s, Detail: detail, Fix: fix})
 }
 
 func (x *examination) verdict(name string, err error, good, fix string) {

@@ -49,7 +49,7 @@ func (d *daemon) sources() metrics.Sources {
 	probes := d.probes.Source()
 	return metrics.Sources{
 		Log:       d.log.With("component", "metrics"),
-		Desired:   d.loop.Desired,
+		Desired:   d.loop.Planned,
 		Kernel:    metrics.KernelSource{Reasons: datapath.FailureReasons(), Bounds: seconds, Read: d.readKernel},
 		Probes:    probes,
 		Ejections: d.ejected.Totals,

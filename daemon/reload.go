@@ -2,9 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +20,8 @@ import (
 
 // reloadState is how the last reading of the config file went.
 type reloadState struct {
+	one sync.Mutex // held while a config is brought into force
+
 	mu          sync.Mutex
 	loaded      time.Time // when the config in use was read
 	failed      time.Time // when the last reading failed; zero if it did not
@@ -68,13 +74,43 @@ func (d *daemon) followConfig(ctx context.Context) error {
 			d.log.Info("SIGHUP: reading config and catalog again")
 		}
 		// What is wrong is logged and in the status; what was in use stays.
-		_ = d.reloadConfig(ctx)
+		_, _ = d.takeConfig()
 	}
 }
 
-// reloadConfig brings the parts of the config into force that can change while
-// running, and the catalog. On an error nothing changes.
-func (d *daemon) reloadConfig(context.Context) error {
+// reloadConfig brings config and catalog into force and waits until the kernel
+// has them. Its error is everything that is not in force.
+func (d *daemon) reloadConfig(ctx context.Context) error {
+	looked, err := d.takeConfig()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-looked:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the catalog to be read: %w", ctx.Err())
+	}
+	if err := d.loop.Settle(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	_, files := d.catalog.Snapshot()
+	for _, f := range files {
+		errs = append(errs, f.Err)
+	}
+	problems := d.tasks.Problems()
+	for _, client := range slices.Sorted(maps.Keys(problems)) {
+		errs = append(errs, problems[client])
+	}
+	return errors.Join(errs...)
+}
+
+// takeConfig brings the parts of the config into force that can change while
+// running, and has the catalog read, after which looked is closed. On an error
+// nothing changes.
+func (d *daemon) takeConfig() (looked <-chan struct{}, err error) {
+	d.reload.one.Lock()
+	defer d.reload.one.Unlock()
 	running := d.config.Load()
 	next, err := LoadConfig(d.configPath)
 	if err == nil {
@@ -83,7 +119,7 @@ func (d *daemon) reloadConfig(context.Context) error {
 	if err != nil {
 		d.log.Error("config not in use, the one before stays", "error", err)
 		d.reload.set(err, nil)
-		return err
+		return nil, err
 	}
 	restart := RestartNeeded(running, next)
 	if len(restart) > 0 {
@@ -93,7 +129,7 @@ func (d *daemon) reloadConfig(context.Context) error {
 		d.log.Error("client not in use", "error", err)
 	}
 	d.loop.TasksChanged()
-	d.catalog.SetGlobs(next.Catalog.Files)
+	looked = d.catalog.Reload(next.Catalog.Files)
 	// Fields that need a restart keep their running values, so that the next
 	// reload compares with what is really in force.
 	inForce := *running
@@ -101,7 +137,7 @@ func (d *daemon) reloadConfig(context.Context) error {
 	d.config.Store(&inForce)
 	d.reload.set(nil, restart)
 	d.log.Info("config in use", "clients", len(next.Clients))
-	return nil
+	return looked, nil
 }
 
 func newLogger(c *Config) *slog.Logger {

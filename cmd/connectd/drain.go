@@ -56,7 +56,7 @@ func (c *cli) reloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Make the daemon read its config and catalog again",
 		Long: `Make the daemon read its config and catalog again, and wait until they are in
-use. On an error everything stays as it was, and the error is shown.`,
+use. Every error is shown; a file with an error keeps what was in use from it.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := ask(c, func(daemon *control.Client) (*control.Config, error) { return daemon.Reload(cmd.Context()) })

@@ -49,7 +49,7 @@ func fakeEnv(t *testing.T, socket, world string) env {
 			if world == "healthy" {
 				return nil
 			}
-			return errors.New("lock /var/lib/connectd/lock: held by pid 4242, another connectd runs on this state directory")
+			return errors.New("lock /var/lib/connectd/lock: held by pid 4242, another connectd is running")
 		},
 		check: func(string) ([]string, error) {
 			if world == "healthy" {

@@ -206,19 +206,24 @@ func resolve(name, task string) []control.Resolution {
 	return nil
 }
 
+// checks are named and worded as package daemon does.
 func checks(world string) []control.Check {
-	list := []control.Check{
-		{Name: "kernel", Severity: control.SeverityOK, Detail: "6.12.0 has all features"},
-		{Name: "cgroup2 mount", Severity: control.SeverityOK, Detail: "/sys/fs/cgroup"},
-		{Name: "canary connection", Severity: control.SeverityOK, Detail: "reached 127.0.0.1:41873 by VIP in 0.2 ms"},
-	}
 	if world == "healthy" {
-		return list
+		return []control.Check{
+			{Name: "config", Severity: control.SeverityOK, Detail: "/etc/connectd/connectd.yaml"},
+			{Name: "cgroup2", Severity: control.SeverityOK, Detail: "mounted at /sys/fs/cgroup"},
+			{Name: "canary connection", Severity: control.SeverityOK, Detail: "a VIP led to its endpoint and was counted"},
+		}
 	}
 	return []control.Check{
-		{Name: "kernel", Severity: control.SeverityWarn, Detail: "5.10.0: a connect without endpoints fails with ENETUNREACH", Fix: "use 5.18 or newer for EHOSTUNREACH"},
-		{Name: "cgroup2 mount", Severity: control.SeverityFail, Detail: "not mounted", Fix: "mount -t cgroup2 none /sys/fs/cgroup/unified\nbefore any task starts"},
+		{Name: "clients", Severity: control.SeverityFail,
+			Detail: "/etc/connectd/connectd.yaml:9: clients[0].netns: /run/netns/web: no such file or directory\n" +
+				"/etc/connectd/connectd.yaml:10: clients[1].cgroup: /sys/fs/cgroup/cron: no such file or directory",
+			Fix: "make what is missing, or take the client out of the config"},
+		{Name: "errno of a refused connect", Severity: control.SeverityWarn,
+			Detail: "a service without endpoints gives ENETUNREACH (UDP: EPERM), not EHOSTUNREACH: not supported",
+			Fix:    "use a kernel that has it (since 5.18)"},
+		{Name: "hooks", Severity: control.SeveritySkip, Detail: "none pinned in /sys/fs/bpf/connectd: no daemon has run since boot or unload"},
 		{Name: "memory limit", Severity: control.SeverityOK, Detail: "none", Fix: "not shown"},
-		{Name: "canary connection", Severity: control.SeveritySkip, Detail: "needs a cgroup2 mount"},
 	}
 }

@@ -4,23 +4,11 @@
 package catalog
 
 import (
-	"context"
 	"fmt"
 	"time"
 
 	"connectd/pkg/lb"
 )
-
-// Source lists services. Run keeps the list current until ctx ends; Reload
-// asks it to look again now and does not wait; Snapshot returns the services,
-// sorted by name, and the state of each file or registry they come from. An
-// unchanged service is the same pointer in every Snapshot, and the lists are
-// not changed after they are returned.
-type Source interface {
-	Run(ctx context.Context) error
-	Reload()
-	Snapshot() ([]*lb.Service, []Status)
-}
 
 // Status is the state of one file or registry.
 type Status struct {
@@ -61,8 +49,4 @@ func (c *Conflict) Detail() string {
 		return fmt.Sprintf("%s is taken on line %d", c.Claim, c.Holder.Line)
 	}
 	return fmt.Sprintf("%s is taken by %s:%d", c.Claim, c.Holder.File, c.Holder.Line)
-}
-
-func (c *Conflict) Error() string {
-	return fmt.Sprintf("%s:%d: %s: %s", c.Entry.File, c.Entry.Line, c.Field(), c.Detail())
 }

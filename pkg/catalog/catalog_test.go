@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -78,18 +79,18 @@ func TestIndexConflicts(t *testing.T) {
 			conflicts := x.Replace(nil, []Entry{other, tt.in})
 			if tt.want == "" {
 				if conflicts != nil {
-					t.Fatal(conflicts[0])
+					t.Fatal(text(conflicts[0]))
 				}
 				return
 			}
-			if len(conflicts) != 1 || conflicts[0].Error() != tt.want {
+			if len(conflicts) != 1 || text(conflicts[0]) != tt.want {
 				t.Fatalf("got %v, want %s", conflicts, tt.want)
 			}
 			if got := names(x); got != "prod/cache prod/orders" {
 				t.Errorf("a refused change left %s", got)
 			}
 			if c := x.Replace(held, []Entry{other, tt.in}); c != nil {
-				t.Errorf("with the holder gone: %v", c[0])
+				t.Errorf("with the holder gone: %s", text(c[0]))
 			}
 		})
 	}
@@ -169,4 +170,8 @@ func mutate(v reflect.Value, path string, n *int) (string, bool) {
 		*n--
 	}
 	return "", false
+}
+
+func text(c *Conflict) string {
+	return fmt.Sprintf("%s:%d: %s: %s", c.Entry.File, c.Entry.Line, c.Field(), c.Detail())
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/strictyaml"
 )
 
 // maxListed bounds how many names or addresses an error lists.
@@ -47,7 +48,7 @@ func suggest(known []lb.ServiceName, bare string) string {
 	}
 	var near []candidate
 	for _, n := range known {
-		d := distance(bare, n.DiscoveryName)
+		d := strictyaml.Distance(bare, n.DiscoveryName)
 		part := len(bare) >= 3 && strings.Contains(n.DiscoveryName, bare)
 		if part || d <= max(1, len(bare)/3) {
 			near = append(near, candidate{n.String(), d})
@@ -64,27 +65,6 @@ func suggest(known []lb.ServiceName, bare string) string {
 		names[i] = c.name
 	}
 	return "; did you mean " + list(names, " or ") + "?"
-}
-
-// distance is Levenshtein's: how many letters to insert, delete or replace.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0]++
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // list joins the first few words, the last two by last.

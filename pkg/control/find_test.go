@@ -50,14 +50,3 @@ func TestSuggestionsAreFew(t *testing.T) {
 		t.Errorf("got %v, want %d suggestions", err, maxListed)
 	}
 }
-
-func TestDistance(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"abc", "", 3}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"orders", "odrers", 2}, {"flaw", "lawn", 2}} {
-		if got := distance(tt.a, tt.b); got != tt.want {
-			t.Errorf("distance %q %q: got %d, want %d", tt.a, tt.b, got, tt.want)
-		}
-	}
-}

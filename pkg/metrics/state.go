@@ -61,6 +61,7 @@ func (s *state) update() {
 	if s.src.Kernel.Read != nil {
 		if k, err := s.src.Kernel.Read(); err != nil {
 			s.readErrs++
+			s.src.Log.Error("read kernel counters, showing those before", "error", err)
 		} else {
 			s.kernel = k
 		}

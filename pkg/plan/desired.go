@@ -34,7 +34,8 @@ type Desired struct {
 
 	// Journal is what must be on disk before any of this reaches the kernel:
 	// ids and VIPs given out, verdicts, deadlines. Append it as it is;
-	// New reads it back. Empty when nothing was given out.
+	// New reads it back. Empty when nothing was given out, and nil once the
+	// reconciler has taken it.
 	Journal []byte
 
 	// Problems says what was left out and why, sorted: more services,

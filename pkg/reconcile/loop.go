@@ -71,6 +71,7 @@ type Loop struct {
 	Params
 	dirty   chan struct{}
 	desired atomic.Pointer[plan.Desired] // in the kernel
+	planned atomic.Pointer[plan.Desired] // by the last pass, in the kernel or not
 	beat    atomic.Int64                 // unix nanoseconds of the last round
 	first   chan struct{}                // closed when the first plan is in force
 	once    sync.Once
@@ -89,7 +90,6 @@ type Loop struct {
 
 	written   *plan.Desired // what the maps hold; nil: not known
 	torn      bool          // an Apply failed: the maps may hold parts of plans that came after written
-	planned   *plan.Desired // by the last pass
 	unwritten []byte        // journal that is not on disk yet
 	stale     bool          // the kernel is due to be read back
 }
@@ -127,6 +127,12 @@ func (l *Loop) Drain(ctx context.Context, name lb.ServiceName, addr netip.AddrPo
 	return l.ask(ctx, func(p *plan.Planner) error { return p.Drain(name, addr, on) })
 }
 
+// Settle returns when what came in before the call is in force, or when the
+// pass that took it failed, with its error.
+func (l *Loop) Settle(ctx context.Context) error {
+	return l.ask(ctx, func(*plan.Planner) error { return nil })
+}
+
 var errEnded = errors.New("reconcile: the daemon is stopping")
 
 func (l *Loop) ask(ctx context.Context, fn func(*plan.Planner) error) error {
@@ -157,6 +163,10 @@ func (l *Loop) mark(change func()) {
 
 // Desired returns the plan in force, nil before the first.
 func (l *Loop) Desired() *plan.Desired { return l.desired.Load() }
+
+// Planned returns the newest plan, nil before the first: the one in force, or
+// one that the kernel does not hold yet.
+func (l *Loop) Planned() *plan.Desired { return l.planned.Load() }
 
 // InForce is closed when the first plan is in the kernel and published.
 func (l *Loop) InForce() <-chan struct{} { return l.first }

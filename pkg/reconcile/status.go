@@ -8,16 +8,15 @@ import (
 
 // Status is the state of the loop.
 type Status struct {
+	Planned     uint64        // revision of the newest plan
 	Revision    uint64        // of the plan in force
 	Lag         time.Duration // age of the oldest input that is not in force; 0 is none
 	Passes      uint64
 	Errors      uint64
 	Repaired    uint64 // map entries that a resync had to put right
 	LastSuccess time.Time
-	LastPass    time.Duration // how long the last pass took that changed something
-	Error       string        // of the last pass; "" when it succeeded
+	Error       string // of the last pass; "" when it succeeded
 	ErrorAt     time.Time
-	Problems    []string // what the plan had to leave out
 }
 
 // Status returns the state of the loop now.
@@ -41,14 +40,12 @@ func (l *Loop) account(next *plan.Desired, begun time.Time, err error) {
 	defer l.mu.Unlock()
 	s := &l.status
 	s.Passes++
+	s.Planned = next.Revision
 	if l.desired.Load() == next {
-		if s.Revision != next.Revision {
-			s.LastPass = time.Since(begun)
-			if l.Passed != nil {
-				l.Passed(s.LastPass)
-			}
+		if s.Revision != next.Revision && l.Passed != nil {
+			l.Passed(time.Since(begun))
 		}
-		s.Revision, s.Problems = next.Revision, next.Problems
+		s.Revision = next.Revision
 		l.taken = time.Time{}
 	} else if l.taken.IsZero() {
 		l.taken = begun // a plan that time alone changed

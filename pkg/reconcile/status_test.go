@@ -45,8 +45,16 @@ func TestLag(t *testing.T) {
 		time.Sleep(5*time.Second + 2*passInterval)
 		r.setCatalog(service("orders", "10.0.0.4:80"))
 		lag(5*time.Second + 2*passInterval)
-		if n := r.Loop.Status().Errors; n != 6 {
-			t.Errorf("%d errors in 5 s, want one a second", n)
+		s := r.Loop.Status()
+		if s.Errors != 6 {
+			t.Errorf("%d errors in 5 s, want one a second", s.Errors)
+		}
+		// What is planned and what is in force can be told apart.
+		if s.Planned <= s.Revision || r.Planned().Revision != s.Planned || r.Desired().Revision != s.Revision {
+			t.Errorf("planned %d (%d), in force %d (%d)", s.Planned, r.Planned().Revision, s.Revision, r.Desired().Revision)
+		}
+		if r.Planned().Journal != nil || r.Desired().Journal != nil {
+			t.Error("a journal that is on disk is kept in memory")
 		}
 		if n := r.logged.count("level=ERROR"); n != 1 {
 			t.Errorf("the same error was logged %d times", n)

@@ -99,14 +99,6 @@ func (m Map) Require(keys ...string) {
 	}
 }
 
-// Text returns the string at key, or def if it is absent or wrong.
-func (m Map) Text(key, def string) string {
-	if s, ok := m.Get(key).Text(); ok {
-		return s
-	}
-	return def
-}
-
 // Checked is Value.Checked of the key.
 func (m Map) Checked(key, def string, check func(string) string) string {
 	return m.Get(key).Checked(def, check)

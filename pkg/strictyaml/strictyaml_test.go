@@ -17,7 +17,7 @@ func decode(name string, data []byte) error {
 	}
 	m := doc.Root().Map("name", "count", "timeout", "on", "mode", "items", "inner")
 	m.Require("name")
-	m.Text("name", "")
+	text(m, "name", "")
 	m.Int("count", 1, 1, 65535)
 	m.Seconds("timeout", time.Second, 50*time.Millisecond, time.Hour)
 	m.Bool("on", true)
@@ -28,7 +28,7 @@ func decode(name string, data []byte) error {
 		item.Int("port", 0, 1, 65535)
 		item.Map("sub", "port").Int("port", 0, 1, 65535)
 	}
-	m.Map("inner", "deep").Text("deep", "")
+	text(m.Map("inner", "deep"), "deep", "")
 	return doc.Err()
 }
 
@@ -105,9 +105,9 @@ func TestValues(t *testing.T) {
 	}
 	m := doc.Root().Map("text", "int", "seconds", "bool", "enum", "list", "absent")
 	absent := m.Map("absent", "x")
-	got := fmt.Sprintln(m.Text("text", ""), m.Int("int", 0, -10, 10), m.Seconds("seconds", 0, 0, time.Minute), m.Bool("bool", false),
+	got := fmt.Sprintln(text(m, "text", ""), m.Int("int", 0, -10, 10), m.Seconds("seconds", 0, 0, time.Minute), m.Bool("bool", false),
 		m.Enum("enum", "a", "a", "b"), len(m.List("list")), m.List("list")[1].Int(0, 0, 9), m.Get("list").Line(),
-		absent.Exists(), absent.Has("x"), absent.Text("x", "def"), absent.Int("x", 3, 0, 9), absent.List("x"), absent.Get("x").Line())
+		absent.Exists(), absent.Has("x"), text(absent, "x", "def"), absent.Int("x", 3, 0, 9), absent.List("x"), absent.Get("x").Line())
 	if want := "a -7 1.5s true b 2 2 6 false false def 3 [] 0\n"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -176,4 +176,9 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// text returns the string at key, or def if it is absent or wrong.
+func text(m Map, key, def string) string {
+	return m.Checked(key, def, func(string) string { return "" })
 }

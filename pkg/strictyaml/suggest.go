@@ -13,7 +13,7 @@ func suggestion(key string, known []string) string {
 	}
 	best, least := "", max(2, len(key)/4+1)
 	for _, k := range known {
-		d := distance(strings.ToLower(key), strings.ToLower(k))
+		d := Distance(strings.ToLower(key), strings.ToLower(k))
 		if d < least || d == 0 {
 			best, least = k, d
 		}
@@ -24,8 +24,9 @@ func suggestion(key string, known []string) string {
 	return fmt.Sprintf(" (did you mean %s?)", best)
 }
 
-// distance is Levenshtein's: insertions, deletions and substitutions of bytes.
-func distance(a, b string) int {
+// Distance is Levenshtein's: how many bytes to insert, delete or replace to make
+// b of a.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -52,6 +52,17 @@ func findCgroup2() (string, error) {
 	return "", errNoCgroup2
 }
 
+// ClientCgroup returns the id of a cgroup that can be a client, or says why it
+// cannot. Unlike CgroupRoot it mounts nothing.
+func ClientCgroup(path string) (id uint64, err error) {
+	root, err := findCgroup2()
+	if err != nil {
+		return 0, err
+	}
+	id, _, err = locateCgroup(root, path)
+	return id, err
+}
+
 // locateCgroup returns a cgroup's id, which is its inode number, and its depth
 // below the root of the tree.
 func locateCgroup(root, path string) (id uint64, level uint8, err error) {

@@ -34,7 +34,8 @@ type Params struct {
 	Changed func()
 }
 
-// Source is a catalog.Source of files. A file that cannot be read, is invalid
+// Source lists the services of catalog files. An unchanged service is the same
+// pointer in every Snapshot. A file that cannot be read, is invalid
 // or conflicts with another keeps the services it had; a file that is gone
 // loses them. Load comes first, then Run; the other methods may be called at
 // any time.
@@ -55,9 +56,8 @@ type Source struct {
 	globs    []Glob
 	services []*lb.Service
 	status   []catalog.Status
+	looked   chan struct{} // of a Reload that Run has not taken; nil: none
 }
-
-var _ catalog.Source = (*Source)(nil)
 
 // New returns a Source that has read nothing yet.
 func New(p Params) *Source {
@@ -111,12 +111,14 @@ func (s *Source) Run(ctx context.Context) error {
 	timer := time.NewTimer(0) // look at once: there may be changes since Load
 	defer timer.Stop()
 	for {
-		force := false
+		var looked chan struct{}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.reload:
-			force = true
+			s.mu.Lock()
+			looked, s.looked = s.looked, nil
+			s.mu.Unlock()
 		case _, ok := <-w.ready:
 			if !ok && ctx.Err() == nil {
 				return errors.New("watch catalog files: inotify ended")
@@ -124,9 +126,12 @@ func (s *Source) Run(ctx context.Context) error {
 		case <-timer.C:
 			w.dirty = true
 		}
-		wake, err := s.look(force)
+		wake, err := s.look(looked != nil)
 		if err != nil {
 			return err
+		}
+		if looked != nil {
+			close(looked)
 		}
 		if !wake.IsZero() {
 			timer.Reset(max(time.Until(wake), time.Millisecond))
@@ -166,21 +171,18 @@ func (s *Source) look(force bool) (wake time.Time, err error) {
 	}
 }
 
-// Reload makes Run look at every file at once, as a change does. Files that
-// have not changed are not read again.
-func (s *Source) Reload() {
-	select {
-	case s.reload <- struct{}{}:
-	default: // one is waiting already
-	}
-}
-
-// SetGlobs replaces the globs and reloads.
-func (s *Source) SetGlobs(globs []Glob) {
+// Reload makes Run look at every file of globs at once, as a change does, and
+// read invalid files again though they have not changed. The channel is closed
+// when that is in Snapshot; never, if Run has ended.
+func (s *Source) Reload(globs []Glob) <-chan struct{} {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.globs = globs
-	s.mu.Unlock()
-	s.Reload()
+	if s.looked == nil { // else Run has not taken the one before yet
+		s.looked = make(chan struct{})
+		s.reload <- struct{}{} // has room: Run empties it before it takes looked
+	}
+	return s.looked
 }
 
 // Snapshot returns the services in force, sorted by name, and the state of

@@ -217,13 +217,16 @@ func TestReload(t *testing.T) {
 	write(t, dir+"/b/b.yaml", one("b", "10.0.0.1"))
 	ca := strings.Replace(one("c", "10.0.0.1"), "endpoints", "healthCheck: {protocol: https, caFile: ca.pem}\n  endpoints", 1)
 	w := start(t, dir, "*.yaml")
-	w.SetGlobs(globs("b/*.yaml"))
+	<-w.Reload(globs("b/*.yaml"))
+	w.service("b") // at once; that of a.yaml goes a moment later
 	w.until("b=10.0.0.1")
 	replace(t, dir+"/b/b.yaml", ca)
 	w.until("b=10.0.0.1 !b.yaml") // there is no ca.pem
 	write(t, dir+"/b/ca.pem", certificate)
-	w.Reload()
-	w.until("c=10.0.0.1")
+	first, second := w.Reload(globs("b/*.yaml")), w.Reload(globs("b/*.yaml"))
+	<-first
+	<-second
+	w.service("c")
 }
 
 func TestLoadTellsEverything(t *testing.T) {

@@ -20,7 +20,7 @@ func (s *Source) publish(t *turn) {
 		}
 		if s.unlisted[pattern].IsZero() {
 			s.unlisted[pattern] = t.now
-			s.log.Warn("keep catalog files: the glob cannot be expanded", "glob", pattern, "err", err)
+			s.log.Warn("keep catalog files: the glob cannot be expanded", "glob", pattern, "error", err)
 		}
 		status = append(status, catalog.Status{Path: pattern, Err: err, Since: s.unlisted[pattern]})
 	}
@@ -56,7 +56,9 @@ func (s *Source) tell(f *catalogFile, now time.Time) {
 		s.log.Info("catalog file is good again", "path", f.path)
 		return
 	}
-	s.log.Warn("keep what the catalog file had", "path", f.path, "services", len(f.entries), "errors", len(errs), "err", errs[0])
+	if s.watcher != nil { // Load returns it, and there is nothing to keep yet
+		s.log.Warn("keep what the catalog file had", "path", f.path, "services", len(f.entries), "errors", len(errs), "error", errs[0])
+	}
 }
 
 // sameStatus leaves the times out: a file that says the same again is no
