@@ -29,6 +29,8 @@ test: ## all tests, with the race detector
 	go list ./... | grep -vxF "$$serial" | xargs go test -race -count=1 -timeout 5m
 	@echo "== tests with programs, namespaces and whole daemons, one package at a time"
 	go test -race -count=1 -timeout 10m -p 1 $(SERIAL)
+	@echo "== the long churn of connections, which the race detector makes too slow"
+	go test -count=1 -timeout 5m -run TestNothingElseIsTerminated ./daemon/e2e
 	@echo "== passed: gofmt, vet, shellcheck, and the tests of $$(go list ./... | wc -l) packages"
 
 test-kernels: ## the kernel tests on Linux 5.10, 6.1 and 6.12 under qemu

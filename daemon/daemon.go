@@ -66,6 +66,7 @@ type daemon struct {
 	passes   metrics.DurationRecorder
 	ejected  metrics.EjectionRecorder
 	ended    endedCounter
+	changes  changeLog
 	live     liveBytes
 	own      *netns.Handle          // the node's own network namespace
 	cookie   func() (uint64, error) // of it
@@ -95,6 +96,7 @@ func build(configPath string) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config)}
+	d.changes.log = d.log.With("component", "plan")
 	d.config.Store(config)
 	limitMemory(config)
 	d.reload.set(nil, nil)
@@ -248,6 +250,7 @@ func (d *daemon) openRooms(c *Config) error {
 
 // publish hands a plan that the kernel holds to everybody else.
 func (d *daemon) publish(p *plan.Desired) {
+	d.changes.publish(p)
 	d.dns.Publish(p)
 	d.health.SetTargets(p)
 	d.ejected.Publish(p)

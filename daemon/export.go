@@ -132,11 +132,12 @@ func (d *daemon) readNode(k *metrics.Kernel) error {
 	if err != nil {
 		return err
 	}
+	k.EventsLost = outcomes["event_lost"]
+	delete(outcomes, "event_lost") // has a metric of its own
 	for reason, n := range outcomes {
 		k.Outcomes = append(k.Outcomes, metrics.Counter{Reason: reason, Value: n})
 	}
 	k.Outcomes = append(k.Outcomes, metrics.Counter{Reason: "missed_close", Value: d.ended.swept.Load()})
-	k.EventsLost = outcomes["event_lost"]
 	maps, err := d.datapath.Maps()
 	for _, m := range maps {
 		k.Maps = append(k.Maps, metrics.MapFill(m))

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf/link"
 
 	"connectd/pkg/lb"
 	"connectd/pkg/netns"
@@ -198,7 +198,7 @@ func TestResyncRepairs(t *testing.T) {
 			key := encodeFrontend(r.want.Services[0].Frontends()[0])
 			return r.dp.objs.FrontendsV1.Delete(&key)
 		},
-		"hook": func() error { return os.Remove(filepath.Join(linkDir(r.p.BPFFS), "connect4")) },
+		"hook": func() error { return r.detach("connect4") },
 		"task": func() error { return r.dp.objs.TasksNetnsV1.Delete(task.NetnsCookie) },
 	} {
 		if err := harm(); err != nil {
