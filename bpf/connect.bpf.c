@@ -43,6 +43,12 @@ static __always_inline bool in_scope(const struct task *task, __u8 namespace)
 	return task->scope[(namespace >> 6) & 3] & (1ULL << (namespace & 63));
 }
 
+static __always_inline bool same_frontend(const volatile struct frontend_key *a, const struct frontend_key *b)
+{
+	return a->addr.w[3] == b->addr.w[3] && a->addr.w[2] == b->addr.w[2] && a->addr.w[1] == b->addr.w[1] &&
+	       a->addr.w[0] == b->addr.w[0] && a->port == b->port && a->protocol == b->protocol;
+}
+
 static __always_inline bool pick(const struct frontend_key *key, const struct task *task, const __u32 *sticky,
 				 struct frontend *fe, struct choice *to)
 {
@@ -51,8 +57,12 @@ static __always_inline bool pick(const struct frontend_key *key, const struct ta
 	if (!found)
 		return false;
 	*fe = *found;
-	if (!same_addr(&fe->key.addr, &key->addr) || fe->key.port != key->port)
+	barrier();
+	/* Before and after: it may have become another's while it was copied. */
+	if (!same_frontend(&fe->key, key) || !same_frontend(&found->key, key)) {
+		fe->service = 0;
 		return false;
+	}
 	if (fe->count == 0)
 		return true;
 	return choose(fe, task, sticky, to);
@@ -92,14 +102,14 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 {
 	struct frontend_key key = { .addr = call->dst, .port = call->port, .protocol = call->protocol };
 	__u64 netns = bpf_get_netns_cookie(ctx), cookie = bpf_get_socket_cookie(ctx);
-	struct task *task = find_task(ctx, netns);
+	struct task caller, *task = &caller;
 	struct frontend fe = {};
 	struct choice to = {};
 	bool picked = false;
 	__u32 hash = ((__u32)cookie ^ bpf_ntohl(key.addr.w[3])) * 0x9e3779b1U >> 8;
 	__u32 *sticky = call->connected ? NULL : &hash;
 
-	if (!task)
+	if (!find_task(ctx, netns, task))
 		return PASS; /* a stranger: VIPs are handed out only to clients */
 	/* Once more on a miss: a publish may have replaced what was read. */
 #pragma clang loop unroll(disable)

@@ -25,13 +25,13 @@ static __always_inline bool is_alive(__u32 seat)
 static __always_inline struct resolver *find_resolver(void *ctx, const struct addr *addr)
 {
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	struct task *task = find_task(ctx, netns);
 	struct resolver_key key = { .addr = *addr };
 	struct resolver *r;
+	struct task task;
 
-	if (!task)
+	if (!find_task(ctx, netns, &task))
 		return NULL;
-	key.task = task->id;
+	key.task = task.id;
 	r = bpf_map_lookup_elem(&resolvers_v1, &key);
 	if (!r || r->netns != netns)
 		return NULL;

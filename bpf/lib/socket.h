@@ -9,7 +9,12 @@
 
 /* CO-RE definitions: only the members named here, offsets from the running
  * kernel's BTF. */
+struct sock_common {
+	unsigned long skc_flags;
+} __attribute__((preserve_access_index));
+
 struct sock {
+	struct sock_common __sk_common;
 	int sk_err;
 } __attribute__((preserve_access_index));
 
@@ -84,26 +89,43 @@ static __always_inline bool is_subflow(struct bpf_sock_addr *ctx)
 	return tp && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 }
 
-static __always_inline struct task *find_task(void *ctx, __u64 netns)
+/* Copies a task, whose scope is a boundary. Its key is compared after the copy
+ * too, so a value that became another task's meanwhile shows. */
+static __always_inline bool read_task(void *map, __u64 key, struct task *out)
 {
-	struct task *task = bpf_map_lookup_elem(&tasks_netns_v1, &netns);
+	/* Once more when it shows: the task itself may be there still. */
+#pragma clang loop unroll(disable)
+	for (int tries = 0; tries < 2; tries++) {
+		struct task *found = bpf_map_lookup_elem(map, &key);
+
+		if (!found)
+			return false;
+		*out = *found;
+		barrier();
+		if (out->key == key && *(volatile __u64 *)&found->key == key)
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool find_task(void *ctx, __u64 netns, struct task *out)
+{
 	struct settings *set;
 	__u32 zero = 0;
 
-	if (task)
-		return task;
+	if (read_task(&tasks_netns_v1, netns, out))
+		return true;
 	set = bpf_map_lookup_elem(&settings_v1, &zero);
 	if (!set || !set->cgroup_levels)
-		return NULL;
+		return false;
 	for (int level = 1; level < 16; level++) {
 		__u64 id;
 
 		if (!(set->cgroup_levels & (1U << level)))
 			continue;
 		id = bpf_get_current_ancestor_cgroup_id(level);
-		task = bpf_map_lookup_elem(&tasks_cgroup_v1, &id);
-		if (task)
-			return task;
+		if (read_task(&tasks_cgroup_v1, id, out))
+			return true;
 	}
-	return NULL;
+	return false;
 }

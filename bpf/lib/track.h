@@ -14,9 +14,10 @@
 #define TCP_SYN_SENT 2
 #define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
-#define TCP_CLOSE_WAIT 8
 #define TCP_LAST_ACK 9
 #define TCP_CLOSING 11
+
+#define SOCK_DONE 1 /* enum sock_flags: the peer's FIN came */
 
 #define ECONNRESET 104
 #define ECONNABORTED 103
@@ -237,19 +238,29 @@ static __always_inline void on_failed(struct bpf_sock_ops *ops, const struct con
 		strike(c, e);
 }
 
+/* Whether the peer's FIN came. The state does not tell: a socket that its
+ * application has closed leaves FIN_WAIT2 at once, before that FIN. */
+static __always_inline bool peer_finished(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	/* Volatile: a load that the compiler narrows cannot be relocated. */
+	return tp && (*(volatile unsigned long *)&tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & (1UL << SOCK_DONE));
+}
+
 /* bytes_acked counts our SYN and FIN, bytes_received the peer's FIN. */
 static __always_inline void count_bytes(struct bpf_sock_ops *ops, struct endpoint_stats *e)
 {
 	__u64 sent = ops->bytes_acked, received = ops->bytes_received;
 	__u32 old = ops->args[0];
 	bool fin_sent = old == TCP_FIN_WAIT2 || old == TCP_CLOSING || old == TCP_LAST_ACK;
-	bool fin_received = fin_sent || old == TCP_CLOSE_WAIT;
 
 	if (sent > 0)
 		sent--;
 	if (fin_sent && sent > 0)
 		sent--;
-	if (fin_received && received > 0)
+	if (received > 0 && peer_finished(ops))
 		received--;
 	add(&e->bytes_sent, sent);
 	add(&e->bytes_received, received);

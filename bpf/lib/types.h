@@ -98,6 +98,7 @@ struct endpoint {
 #define TASK_AVOIDS 1 /* some endpoint is ejected for this task alone */
 
 struct task {
+	__u64 key; /* its own key: hash values are recycled under a reader */
 	__u32 id;
 	__u32 hash_key;
 	__u64 scope[4]; /* bit n: may use namespace n */

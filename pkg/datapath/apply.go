@@ -193,6 +193,8 @@ func putBatch[K, V any](m *ebpf.Map, keys []K, values []V) error {
 
 // Active returns how many connections an endpoint has now.
 func (d *Datapath) Active(id lb.EndpointID) uint32 {
+	d.shared.mu.RLock()
+	defer d.shared.mu.RUnlock()
 	if !d.endpointFits(id) {
 		return 0
 	}

@@ -170,6 +170,7 @@ type connectSlot struct {
 
 type connectTask struct {
 	_       structs.HostLayout
+	Key     uint64
 	Id      uint32
 	HashKey uint32
 	Scope   [4]uint64

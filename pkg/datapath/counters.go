@@ -48,6 +48,8 @@ type ServiceCounters struct {
 
 // Endpoint reads an endpoint's counters.
 func (d *Datapath) Endpoint(id lb.EndpointID) EndpointCounters {
+	d.shared.mu.RLock()
+	defer d.shared.mu.RUnlock()
 	if !d.endpointFits(id) {
 		return EndpointCounters{}
 	}
@@ -64,6 +66,8 @@ func (d *Datapath) Endpoint(id lb.EndpointID) EndpointCounters {
 
 // Service reads a service's counters.
 func (d *Datapath) Service(id lb.ServiceID) ServiceCounters {
+	d.shared.mu.RLock()
+	defer d.shared.mu.RUnlock()
 	if !d.serviceFits(id) {
 		return ServiceCounters{}
 	}

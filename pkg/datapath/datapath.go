@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -51,6 +52,8 @@ type Datapath struct {
 	slots   slotAllocator
 	shared  shared
 	written written
+	sweeps  uint64      // of Sweep, which one goroutine calls
+	canDiag func() bool // asked once, when first needed
 }
 
 // Open loads the programs, and creates the maps or adopts those an earlier
@@ -72,7 +75,8 @@ func Open(p Params) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read programs: %s", err)
 	}
-	d := &Datapath{log: p.Log, params: p, written: written{
+	canDiag := sync.OnceValue(func() bool { return haveDestroy() == nil })
+	d := &Datapath{log: p.Log, params: p, canDiag: canDiag, written: written{
 		levels: make(map[uint64]uint8),
 		avoids: make(map[lb.TaskID]map[lb.EndpointID]struct{}),
 	}}

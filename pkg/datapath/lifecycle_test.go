@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf/link"
-
 	"connectd/pkg/lb"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
@@ -178,6 +176,34 @@ func TestRestart(t *testing.T) {
 	}
 	held.Close()
 	r.waitIdle()
+}
+
+// A scrape that outlives the daemon's stop reads nothing, and does not crash.
+func TestCountersAfterClose(t *testing.T) {
+	r := newRig(t)
+	dp := r.dp
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					dp.Active(1)
+					dp.Endpoint(1)
+					dp.Service(1)
+				}
+			}
+		})
+	}
+	r.close()
+	if got := dp.Endpoint(1); got != (EndpointCounters{}) {
+		t.Errorf("after close: %+v", got)
+	}
+	close(stop)
+	wg.Wait()
 }
 
 // What somebody else writes into our maps is put right, and named by number.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 
 	"github.com/cilium/ebpf"
 
@@ -20,6 +21,9 @@ func (d *Datapath) adoptSlots() error {
 			return fmt.Errorf("read frontends: %w", err)
 		}
 		s := span{f.value.Base, f.value.Count}
+		if s.end() < s.base || int(s.end()) > len(d.shared.slots) {
+			continue // a frontend we did not write may say anything
+		}
 		d.slots.claim(s)
 		held := d.slots.held[lb.ServiceID(f.value.Service)]
 		if decodeAddr(f.key.Addr).Is4() {
@@ -134,7 +138,12 @@ func (d *Datapath) resyncAvoids(want *plan.Desired) (int, error) {
 }
 
 func (d *Datapath) resyncResolvers(*plan.Desired) (int, error) {
-	return repair(d.objs.ResolversV1, d.seats.wanted())
+	s := d.seats
+	// Others begin and end redirections meanwhile, so map and wish are
+	// compared while both stand still.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return repair(d.objs.ResolversV1, maps.Clone(s.resolvers))
 }
 
 // repair makes a map hold exactly what is wanted.

@@ -1,12 +1,16 @@
 package datapath
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf/link"
 
 	"connectd/pkg/lb"
 	"connectd/pkg/plan"
@@ -83,6 +87,16 @@ func (r *rig) apply(change func(*plan.Desired)) {
 	if err := r.dp.Publish(); err != nil {
 		r.tb.Fatalf("publish: %+v", err)
 	}
+}
+
+// detach takes a program away at once; a link that is only unpinned goes some
+// time later, from a work queue.
+func (r *rig) detach(hook string) error {
+	l, err := link.LoadPinnedLink(filepath.Join(linkDir(r.p.BPFFS), hook), nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Detach(), l.Unpin(), l.Close())
 }
 
 // task makes a host a client of namespace 0.

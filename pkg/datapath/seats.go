@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -28,12 +27,6 @@ type seats struct {
 
 func newSeats(objs *connectObjects, heartbeats []uint64) *seats {
 	return &seats{objs: objs, heartbeats: heartbeats, resolvers: make(map[connectResolverKey]connectResolver)}
-}
-
-func (s *seats) wanted() map[connectResolverKey]connectResolver {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.resolvers)
 }
 
 // Redirection sends what a task says to one of its resolvers to a socket of
@@ -126,15 +119,16 @@ func (r *Redirect) Close() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		atomic.StoreUint64(&s.heartbeats[r.seat], 0)
-		err = s.objs.ResolversV1.Delete(&r.key)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			err = nil
+		if s.resolvers[r.key].Seat == r.seat { // else a successor has the key
+			delete(s.resolvers, r.key)
+			if err = s.objs.ResolversV1.Delete(&r.key); errors.Is(err, ebpf.ErrKeyNotExist) {
+				err = nil
+			}
 		}
 		// EINVAL: the slot is empty, for its listener was closed before.
 		if derr := s.objs.ListenersV1.Delete(r.seat); derr != nil && !errors.Is(derr, unix.EINVAL) {
 			err = errors.Join(err, derr)
 		}
-		delete(s.resolvers, r.key)
 		s.free = append(s.free, r.seat)
 	})
 	return err

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -12,7 +13,13 @@ import (
 // without a system call. Every element type is a whole number of machine words
 // and every field naturally aligned, so a word is never seen half written; an
 // entry of several words is written only while nothing published names it.
+//
+// Counters are read by whoever answers a scrape or a command, which may be
+// later than anyone waits for when the daemon stops, so those readers hold mu
+// against the unmapping. The goroutines that write are gone by then.
 type shared struct {
+	mu sync.RWMutex
+
 	slots           []connectSlot
 	endpoints       []connectEndpoint
 	stats           []connectEndpointStats
@@ -44,11 +51,15 @@ func (s *shared) open(objs *connectObjects) error {
 	return err
 }
 
+// close unmaps the arrays. They have no elements from then on.
 func (s *shared) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, m := range s.mappings {
 		unix.Munmap(m)
 	}
-	*s = shared{}
+	s.slots, s.endpoints, s.stats, s.services, s.taskConnections, s.heartbeats = nil, nil, nil, nil, nil, nil
+	s.mappings = nil
 }
 
 func mapArray[T any](s *shared, m *ebpf.Map) ([]T, error) {

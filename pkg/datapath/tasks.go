@@ -13,7 +13,10 @@ import (
 const taskAvoids = 1 // TASK_AVOIDS in bpf/lib/types.h
 
 func encodeTask(t *plan.Task) *connectTask {
-	out := &connectTask{Id: uint32(t.ID), HashKey: t.HashKey, Scope: t.Scope}
+	out := &connectTask{Key: t.NetnsCookie, Id: uint32(t.ID), HashKey: t.HashKey, Scope: t.Scope}
+	if t.CgroupID != 0 {
+		out.Key = t.CgroupID
+	}
 	if len(t.Avoid) > 0 {
 		out.Flags |= taskAvoids
 	}
