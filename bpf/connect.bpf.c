@@ -56,10 +56,16 @@ static __always_inline bool pick(const struct frontend_key *key, const struct ta
 
 	if (!found)
 		return false;
-	*fe = *found;
+	/* Before and after: it may become another's while it is copied. */
+	if (!same_frontend(&found->key, key))
+		return false;
+	fe->service = found->service;
+	fe->base = found->base;
+	fe->count = found->count;
+	fe->policy = found->policy;
+	fe->namespace = found->namespace;
 	barrier();
-	/* Before and after: it may have become another's while it was copied. */
-	if (!same_frontend(&fe->key, key) || !same_frontend(&found->key, key)) {
+	if (!same_frontend(&found->key, key)) {
 		fe->service = 0;
 		return false;
 	}
@@ -78,7 +84,7 @@ static __always_inline void remember_datagram(__u64 cookie, const struct addr *r
 }
 
 static __always_inline void record(struct bpf_sock_addr *ctx, const struct call *call, const struct frontend *fe,
-				   const struct task *task, const struct choice *to, __u64 netns, __u64 cookie)
+				   __u32 task, const struct choice *to, __u64 netns, __u64 cookie)
 {
 	struct connection c = {
 		.vip = call->dst,
@@ -88,7 +94,7 @@ static __always_inline void record(struct bpf_sock_addr *ctx, const struct call 
 		.protocol = call->protocol,
 		.endpoint = to->id,
 		.service = fe->service,
-		.task = task->id,
+		.task = task,
 		.netns = netns,
 	};
 
@@ -102,19 +108,26 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 {
 	struct frontend_key key = { .addr = call->dst, .port = call->port, .protocol = call->protocol };
 	__u64 netns = bpf_get_netns_cookie(ctx), cookie = bpf_get_socket_cookie(ctx);
-	struct task caller, *task = &caller;
 	struct frontend fe = {};
 	struct choice to = {};
-	bool picked = false;
+	bool picked = false, allowed = false;
+	__u32 id = 0;
 	__u32 hash = ((__u32)cookie ^ bpf_ntohl(key.addr.w[3])) * 0x9e3779b1U >> 8;
 	__u32 *sticky = call->connected ? NULL : &hash;
 
-	if (!find_task(ctx, netns, task))
-		return PASS; /* a stranger: VIPs are handed out only to clients */
 	/* Once more on a miss: a publish may have replaced what was read. */
 #pragma clang loop unroll(disable)
-	for (int tries = 0; tries < 2 && !picked; tries++)
+	for (int tries = 0; tries < 2 && !picked; tries++) {
+		__u64 caller;
+		struct task *task = find_task(ctx, netns, &caller);
+
+		if (!task)
+			return PASS; /* a stranger: VIPs are handed out only to clients */
 		picked = pick(&key, task, sticky, &fe, &to);
+		id = task->id;
+		allowed = in_scope(task, fe.namespace);
+		picked = is_same_task(task, caller) && picked;
+	}
 	if (!picked) {
 		if (!fe.service) {
 			count(OUTCOME_NO_FRONTEND);
@@ -124,7 +137,7 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 		count(OUTCOME_STALE);
 		return UNREACHABLE;
 	}
-	if (!in_scope(task, fe.namespace)) {
+	if (!allowed) {
 		count(OUTCOME_OUT_OF_SCOPE);
 		return OUT_OF_SCOPE;
 	}
@@ -132,7 +145,7 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 		count(OUTCOME_NO_ENDPOINT);
 		return UNREACHABLE;
 	}
-	record(ctx, call, &fe, task, &to, netns, cookie);
+	record(ctx, call, &fe, id, &to, netns, cookie);
 	count(OUTCOME_TRANSLATED);
 	call->dst = to.addr;
 	call->port = to.port;

@@ -27,11 +27,15 @@ static __always_inline struct resolver *find_resolver(void *ctx, const struct ad
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct resolver_key key = { .addr = *addr };
 	struct resolver *r;
-	struct task task;
+	struct task *task;
+	__u64 caller;
 
-	if (!find_task(ctx, netns, &task))
+	task = find_task(ctx, netns, &caller);
+	if (!task)
 		return NULL;
-	key.task = task.id;
+	key.task = task->id;
+	if (!is_same_task(task, caller))
+		return NULL;
 	r = bpf_map_lookup_elem(&resolvers_v1, &key);
 	if (!r || r->netns != netns)
 		return NULL;

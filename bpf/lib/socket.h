@@ -89,43 +89,33 @@ static __always_inline bool is_subflow(struct bpf_sock_addr *ctx)
 	return tp && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 }
 
-/* Copies a task, whose scope is a boundary. Its key is compared after the copy
- * too, so a value that became another task's meanwhile shows. */
-static __always_inline bool read_task(void *map, __u64 key, struct task *out)
+/* The caller. What is read of it counts only if is_same_task says so afterwards:
+ * its scope is a boundary, and a value may become another task's meanwhile. */
+static __always_inline struct task *find_task(void *ctx, __u64 netns, __u64 *key)
 {
-	/* Once more when it shows: the task itself may be there still. */
-#pragma clang loop unroll(disable)
-	for (int tries = 0; tries < 2; tries++) {
-		struct task *found = bpf_map_lookup_elem(map, &key);
-
-		if (!found)
-			return false;
-		*out = *found;
-		barrier();
-		if (out->key == key && *(volatile __u64 *)&found->key == key)
-			return true;
-	}
-	return false;
-}
-
-static __always_inline bool find_task(void *ctx, __u64 netns, struct task *out)
-{
+	struct task *task = bpf_map_lookup_elem(&tasks_netns_v1, &netns);
 	struct settings *set;
 	__u32 zero = 0;
 
-	if (read_task(&tasks_netns_v1, netns, out))
-		return true;
+	*key = netns;
+	if (task)
+		return task;
 	set = bpf_map_lookup_elem(&settings_v1, &zero);
 	if (!set || !set->cgroup_levels)
-		return false;
+		return NULL;
 	for (int level = 1; level < 16; level++) {
-		__u64 id;
-
 		if (!(set->cgroup_levels & (1U << level)))
 			continue;
-		id = bpf_get_current_ancestor_cgroup_id(level);
-		if (read_task(&tasks_cgroup_v1, id, out))
-			return true;
+		*key = bpf_get_current_ancestor_cgroup_id(level);
+		task = bpf_map_lookup_elem(&tasks_cgroup_v1, key);
+		if (task)
+			return task;
 	}
-	return false;
+	return NULL;
+}
+
+static __always_inline bool is_same_task(const struct task *task, __u64 key)
+{
+	barrier();
+	return *(const volatile __u64 *)&task->key == key;
 }

@@ -77,7 +77,7 @@ static __always_inline void track(__u64 cookie, const struct connection *c, bool
 		bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
 		return;
 	}
-	old = connection_of(cookie);
+	old = bpf_map_lookup_elem(&connections_v1, &cookie);
 	if (old && !(old->flags & CONNECTION_ARMED))
 		forget(cookie, old); /* the socket's earlier, other destination */
 	if (!held || *held >= max_task_connections ||

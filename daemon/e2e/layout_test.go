@@ -154,8 +154,6 @@ const legacyH = `struct connection_v1 {%s
 };
 
 MAP(connections_v1, BPF_MAP_TYPE_HASH, __u64, struct connection_v1, 1);
-/* An entry is too large for the stack of programs that inline this. */
-MAP(legacy_v2, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct connection, 1);
 
 static __always_inline void upgrade(const struct connection_v1 *old, struct connection *c)
 {
@@ -179,12 +177,11 @@ static __always_inline bool legacy_peek(__u64 cookie, struct connection *out)
 
 static __always_inline struct connection *legacy_take(__u64 cookie)
 {
-	__u32 zero = 0;
-	struct connection *c = bpf_map_lookup_elem(&legacy_v2, &zero);
+	struct connection c;
 
-	if (!c || !legacy_peek(cookie, c))
+	if (!legacy_peek(cookie, &c))
 		return NULL;
-	bpf_map_update_elem(&connections_v2, &cookie, c, BPF_ANY);
+	bpf_map_update_elem(&connections_v2, &cookie, &c, BPF_ANY);
 	bpf_map_delete_elem(&connections_v1, &cookie);
 	return bpf_map_lookup_elem(&connections_v2, &cookie);
 }
