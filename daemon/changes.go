@@ -44,7 +44,7 @@ func (c *changeLog) publish(p *plan.Desired) {
 
 func (c *changeLog) service(was, is *plan.Service) {
 	if is.Panic != was.Panic {
-		c.write(is, "panic: fewer than the threshold are healthy, health is ignored", "panic is over", is.Panic)
+		c.write(is, "too few endpoints are healthy, health is ignored (panic)", "panic is over", is.Panic)
 	}
 	if is.LastResort != was.LastResort {
 		c.write(is, "only draining endpoints are left, they are used", "draining endpoints are no longer used", is.LastResort)

@@ -41,7 +41,7 @@ func TestChangeLog(t *testing.T) {
 	expect("start")
 	c.publish(plans(lb.StateUnhealthy, true, 1))
 	expect("failing",
-		`level=WARN msg="panic: fewer than the threshold are healthy, health is ignored" service=prod/orders`,
+		`level=WARN msg="too few endpoints are healthy, health is ignored (panic)" service=prod/orders`,
 		`level=WARN msg="endpoint is unhealthy" service=prod/orders endpoint=10.66.0.0:80 was=active reason="status 503"`)
 	same := c.last
 	c.publish(same)
