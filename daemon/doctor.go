@@ -72,8 +72,8 @@ func (x *examination) features() {
 
 // cgroup returns where the hooks belong.
 func (x *examination) cgroup(c *Config) string {
-	root, err := task.CgroupRoot()
-	x.verdict("cgroup2", err, "mounted at "+root, "mount it: mount -t cgroup2 none /sys/fs/cgroup/unified")
+	root, err := task.FindCgroupRoot()
+	x.verdict("cgroup2", err, "mounted at "+root, "connectd run mounts it at /sys/fs/cgroup/unified, which must be before the first task starts")
 	if err != nil {
 		return ""
 	}

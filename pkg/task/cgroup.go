@@ -21,7 +21,7 @@ var errNoCgroup2 = errors.New("no cgroup2 file system is mounted")
 // (Amazon Linux 2) it mounts one, which must happen before the first task
 // starts.
 func CgroupRoot() (string, error) {
-	root, err := findCgroup2()
+	root, err := FindCgroupRoot()
 	if !errors.Is(err, errNoCgroup2) {
 		return root, err
 	}
@@ -34,9 +34,10 @@ func CgroupRoot() (string, error) {
 	return hybridMount, nil
 }
 
-// findCgroup2 reads mountinfo (proc(5)): field 4 is the root inside the file
+// FindCgroupRoot returns the mount point of the cgroup2 tree and mounts nothing.
+// It reads mountinfo (proc(5)): field 4 is the root inside the file
 // system, field 5 the mount point, and the type stands after " - ".
-func findCgroup2() (string, error) {
+func FindCgroupRoot() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
@@ -55,7 +56,7 @@ func findCgroup2() (string, error) {
 // ClientCgroup returns the id of a cgroup that can be a client, or says why it
 // cannot. Unlike CgroupRoot it mounts nothing.
 func ClientCgroup(path string) (id uint64, err error) {
-	root, err := findCgroup2()
+	root, err := FindCgroupRoot()
 	if err != nil {
 		return 0, err
 	}
