@@ -21,6 +21,10 @@ type written struct {
 	levels    map[uint64]uint8 // depth of each cgroup that is a task's
 	avoids    map[lb.TaskID]map[lb.EndpointID]struct{}
 	datagrams bool // some service is or was UDP
+
+	// What an earlier daemon had set, until the first Resync: its tasks are in
+	// the maps and must stay clients while ours are being written.
+	adopted connectSettings
 }
 
 // Apply writes a change, publishing last and deleting last. It is idempotent:
@@ -165,7 +169,7 @@ func (d *Datapath) dropFrontends(fronts []plan.Frontend) error {
 }
 
 func (d *Datapath) writeSettings() error {
-	var set connectSettings
+	set := d.written.adopted
 	for _, level := range d.written.levels {
 		set.CgroupLevels |= 1 << level
 	}

@@ -114,6 +114,9 @@ func (d *Datapath) start() error {
 	if err := d.shared.open(&d.objs); err != nil {
 		return err
 	}
+	if err := d.objs.SettingsV1.Lookup(uint32(0), &d.written.adopted); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
 	d.seats = newSeats(&d.objs, d.shared.heartbeats)
 	// An earlier daemon's DNS sockets are gone, and their seats are about to
 	// be given to others.

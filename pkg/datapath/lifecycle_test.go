@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -318,5 +319,52 @@ func TestCanary(t *testing.T) {
 	others, err := Neighbours(r.p.BPFFS+"-none", r.p.Cgroup)
 	if err != nil || len(others) < len(hooks) {
 		t.Errorf("%d neighbours (%v), want at least our own %d hooks", len(others), err, len(hooks))
+	}
+}
+
+// In the middle of a new daemon's first Apply, when services are written and
+// tasks are not, a client that is known by its cgroup is still known.
+func TestRestartKeepsCgroupClients(t *testing.T) {
+	r := newRig(t)
+	group := testutil.NewCgroup(t)
+	web, a := r.w.Host("web"), r.w.Host("a")
+	a.ServeName("a", at(a.Addr4(), 8080))
+	task := &plan.Task{Task: lb.Task{Name: "cron", CgroupID: group.ID(), CgroupLevel: 1}, ID: 1}
+	task.Scope[0] = 1
+	r.apply(func(d *plan.Desired) {
+		d.Services = []*plan.Service{service(1, lb.TCP, at(a.Addr4(), 8080))}
+		d.Tasks = []*plan.Task{task}
+	})
+	if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != "" {
+		t.Fatalf("outside the cgroup %q answers", got)
+	}
+	group.Add(os.Getpid())
+	answers := func(when, want string) {
+		t.Helper()
+		if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != want {
+			t.Errorf("%s: %q answers, want %q", when, got, want)
+		}
+	}
+	answers("before", "a")
+	r.close()
+	r.open()
+	if err := r.dp.putServices(r.want.Services, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	answers("services written", "a")
+	if err := r.dp.putTasks(r.want.Tasks); err != nil {
+		t.Fatal(err)
+	}
+	answers("tasks written", "a")
+	if _, err := r.dp.Resync(r.want); err != nil {
+		t.Fatal(err)
+	}
+	answers("pruned", "a")
+	// Without the task its depth is no longer looked at.
+	r.apply(func(d *plan.Desired) { d.Tasks = nil })
+	answers("task gone", "")
+	var set connectSettings
+	if err := r.dp.objs.SettingsV1.Lookup(uint32(0), &set); err != nil || set.CgroupLevels != 0 {
+		t.Errorf("settings %+v (%v), want no depth", set, err)
 	}
 }

@@ -49,6 +49,11 @@ func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 			return repaired, err
 		}
 	}
+	// Tasks of an earlier daemon are pruned by now.
+	d.written.adopted = connectSettings{}
+	if err := d.writeSettings(); err != nil {
+		return repaired, err
+	}
 	n, err := d.resyncHooks()
 	return repaired + n, err
 }

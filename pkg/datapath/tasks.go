@@ -13,22 +13,26 @@ import (
 const taskAvoids = 1 // TASK_AVOIDS in bpf/lib/types.h
 
 func encodeTask(t *plan.Task) *connectTask {
-	out := &connectTask{Key: t.NetnsCookie, Id: uint32(t.ID), HashKey: t.HashKey, Scope: t.Scope}
-	if t.CgroupID != 0 {
-		out.Key = t.CgroupID
-	}
+	out := &connectTask{Key: taskKey(t), Id: uint32(t.ID), HashKey: t.HashKey, Scope: t.Scope}
 	if len(t.Avoid) > 0 {
 		out.Flags |= taskAvoids
 	}
 	return out
 }
 
-// taskMap returns the map that knows this task, and its key there.
-func (d *Datapath) taskMap(t *plan.Task) (*ebpf.Map, uint64) {
+// taskKey is what the kernel knows the task by, in the map of taskMap.
+func taskKey(t *plan.Task) uint64 {
 	if t.CgroupID != 0 {
-		return d.objs.TasksCgroupV1, t.CgroupID
+		return t.CgroupID
 	}
-	return d.objs.TasksNetnsV1, t.NetnsCookie
+	return t.NetnsCookie
+}
+
+func (d *Datapath) taskMap(t *plan.Task) *ebpf.Map {
+	if t.CgroupID != 0 {
+		return d.objs.TasksCgroupV1
+	}
+	return d.objs.TasksNetnsV1
 }
 
 func (d *Datapath) putTasks(tasks []*plan.Task) error {
@@ -48,8 +52,7 @@ func (d *Datapath) putTasks(tasks []*plan.Task) error {
 		return err
 	}
 	for _, t := range tasks {
-		m, key := d.taskMap(t)
-		if err := m.Put(key, encodeTask(t)); err != nil {
+		if err := d.taskMap(t).Put(taskKey(t), encodeTask(t)); err != nil {
 			return fmt.Errorf("write task %s: %w", t.Name, err)
 		}
 	}
@@ -58,8 +61,7 @@ func (d *Datapath) putTasks(tasks []*plan.Task) error {
 
 func (d *Datapath) dropTasks(tasks []*plan.Task) error {
 	for _, t := range tasks {
-		m, key := d.taskMap(t)
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := d.taskMap(t).Delete(taskKey(t)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete task %s: %w", t.Name, err)
 		}
 		if err := d.putAvoids(&plan.Task{ID: t.ID}); err != nil {
@@ -67,7 +69,10 @@ func (d *Datapath) dropTasks(tasks []*plan.Task) error {
 		}
 		delete(d.written.levels, t.CgroupID)
 	}
-	return nil
+	if len(tasks) == 0 {
+		return nil
+	}
+	return d.writeSettings()
 }
 
 // putAvoids makes the endpoints ejected for one task alone what the plan says.
