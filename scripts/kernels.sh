@@ -188,7 +188,14 @@ for version in "${kernels[@]}"; do
         cat "$work/common.cpio" "$work/$version.modules.cpio" >"$work/$version.cpio"
         start=$SECONDS
         echo "kernels: booting $(release_of "$cache/$version")"
-        boot "$version" "$logs" || echo "kernels: qemu ended with status $?, see $logs/$version.console.log"
+        # Emulated processors sometimes lose a kernel while it boots (it patches
+        # its own code). Only a machine that ran none of our code is tried again.
+        for try in 1 2 3; do
+            boot "$version" "$logs" || echo "kernels: qemu ended with status $?, see $logs/$version.console.log"
+            grep -q '^### begin' "$logs/$version.tests.log" 2>/dev/null && break
+            echo "kernels: $version did not come up, try $try of 3; the console ends:"
+            tail -n 3 "$logs/$version.console.log" || true
+        done
         echo "kernels: $version took $((SECONDS - start)) s"
     else
         echo "kernels: cannot fetch Linux $version, see $logs/$version.fetch.log"
