@@ -81,13 +81,16 @@ func States() []State {
 	return []State{StateActive, StatePending, StateUnhealthy, StateEjected, StateDraining, StateRemoved}
 }
 
-// Strike is a run of failed connects of one task to one endpoint, as counted
-// in the kernel. Count 0 says the run ended with a success.
+// Strike is a run of failures of one task with one endpoint: connects, as
+// counted in the kernel, or HTTP requests, as counted by the forwarder or, in
+// direct mode, in the kernel. Runs of the two kinds are counted apart. Count 0
+// says that the run ended with a success.
 type Strike struct {
 	Endpoint EndpointID
 	Task     TaskID
 	Count    uint32 // failures in a row so far
 	At       time.Time
+	HTTP     bool // requests: 5xx, reset, timeout, or a connect of the forwarder
 }
 
 // VerdictChange is a probe's conclusion on one endpoint. By convention it is

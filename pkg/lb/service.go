@@ -105,6 +105,7 @@ type Service struct {
 	LoadBalancing LoadBalancing
 	Drain         Drain
 	Outlier       Outlier
+	HTTP          *HTTP      // nil: nothing is known but the transport
 	Endpoints     []Endpoint // sorted by Address, each Address once
 }
 
@@ -135,10 +136,14 @@ type Drain struct {
 }
 
 // Outlier is passive health checking: Envoy's outlier detection, by connect
-// failures and first SYN retransmits.
+// failures, first SYN retransmits, and bad responses over HTTP.
 type Outlier struct {
 	ConsecutiveFailures uint32        // strikes in a row that eject
 	BaseEjection        time.Duration // times the number of ejections so far
 	MaxEjection         time.Duration // upper bound of one ejection
 	MaxEjectionPercent  uint8         // of a service's endpoints at once, but always at least one
 }
+
+// Proxied says whether connections to the service are the forwarder's, as long
+// as it stands.
+func (s *Service) Proxied() bool { return s.HTTP != nil && !s.HTTP.Direct }
