@@ -12,6 +12,7 @@ const struct event *unused_event __attribute__((unused));
 const enum outcome *unused_outcome __attribute__((unused));
 const enum failure *unused_failure __attribute__((unused));
 const enum policy *unused_policy __attribute__((unused));
+const enum frontend_flag *unused_frontend_flag __attribute__((unused));
 
 static __always_inline bool learn(struct bpf_sock_addr *ctx)
 {

@@ -51,6 +51,7 @@ static __always_inline bool pick(const struct frontend_key *key, const struct ta
 	fe->count = found->count;
 	fe->policy = found->policy;
 	fe->namespace = found->namespace;
+	fe->flags = found->flags;
 	barrier();
 	if (!same_frontend(&found->key, key)) {
 		fe->service = 0;
@@ -79,6 +80,7 @@ static __always_inline void record(struct bpf_sock_addr *ctx, const struct call 
 		.vip_port = call->port,
 		.remote_port = to->port,
 		.protocol = call->protocol,
+		.flags = fe->flags & FRONTEND_DIRECT ? CONNECTION_DIRECT : 0,
 		.endpoint = to->id,
 		.service = fe->service,
 		.task = task,

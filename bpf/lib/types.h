@@ -68,6 +68,11 @@ struct frontend_key {
 	__u8 pad;
 };
 
+enum frontend_flag {
+	FRONTEND_PROXIED = 1, /* left to the forwarder while that stands */
+	FRONTEND_DIRECT = 2,  /* HTTP, of which cgroup_skb reads first lines */
+};
+
 /* One VIP:port. base and count name a range of the slots array that is
  * immutable while published. */
 struct frontend {
@@ -77,7 +82,8 @@ struct frontend {
 	__u32 count; /* 0: no endpoint */
 	__u8 policy;
 	__u8 namespace;
-	__u8 pad[2];
+	__u8 flags;
+	__u8 pad;
 };
 
 /* One choice. The service is repeated so that a reader of a recycled range
@@ -129,6 +135,7 @@ struct resolver {
 #define CONNECTION_CLOSING 2 /* the application closed it */
 #define CONNECTION_ESTABLISHED 4
 #define CONNECTION_STRUCK 8 /* its SYN was retransmitted, and that was counted */
+#define CONNECTION_DIRECT 16 /* HTTP, of which cgroup_skb reads first lines */
 
 /* A translated connection, by socket cookie. */
 struct connection {

@@ -145,9 +145,20 @@ func appendFrontends(keys []connectFrontendKey, values []connectFrontend, s *pla
 			Count:     at.count,
 			Policy:    uint8(s.LoadBalancing.Policy),
 			Namespace: uint8(s.NamespaceID),
+			Flags:     frontendFlags(s.Service),
 		})
 	}
 	return keys, values
+}
+
+func frontendFlags(s *lb.Service) uint8 {
+	switch {
+	case s.HTTP == nil:
+		return 0
+	case s.HTTP.Direct:
+		return uint8(connectFrontendFlagFRONTEND_DIRECT)
+	}
+	return uint8(connectFrontendFlagFRONTEND_PROXIED)
 }
 
 func (d *Datapath) retireSlots(id lb.ServiceID, now time.Time) {

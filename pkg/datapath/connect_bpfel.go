@@ -102,8 +102,16 @@ type connectFrontend struct {
 	Count     uint32
 	Policy    uint8
 	Namespace uint8
-	Pad       [2]uint8
+	Flags     uint8
+	Pad       uint8
 }
+
+type connectFrontendFlag uint32
+
+const (
+	connectFrontendFlagFRONTEND_PROXIED connectFrontendFlag = 1
+	connectFrontendFlagFRONTEND_DIRECT  connectFrontendFlag = 2
+)
 
 type connectFrontendKey struct {
 	_        structs.HostLayout
@@ -225,6 +233,7 @@ const (
 	connectVarOwnMark            = "own_mark"
 	connectVarUnusedEvent        = "unused_event"
 	connectVarUnusedFailure      = "unused_failure"
+	connectVarUnusedFrontendFlag = "unused_frontend_flag"
 	connectVarUnusedOutcome      = "unused_outcome"
 	connectVarUnusedPolicy       = "unused_policy"
 	connectVarVip4Mask           = "vip4_mask"
@@ -323,6 +332,7 @@ type connectVariableSpecs struct {
 	OwnMark            *ebpf.VariableSpec `ebpf:"own_mark"`
 	UnusedEvent        *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedFailure      *ebpf.VariableSpec `ebpf:"unused_failure"`
+	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
 	UnusedOutcome      *ebpf.VariableSpec `ebpf:"unused_outcome"`
 	UnusedPolicy       *ebpf.VariableSpec `ebpf:"unused_policy"`
 	Vip4Mask           *ebpf.VariableSpec `ebpf:"vip4_mask"`
@@ -409,6 +419,7 @@ type connectVariables struct {
 	OwnMark            *ebpf.Variable `ebpf:"own_mark"`
 	UnusedEvent        *ebpf.Variable `ebpf:"unused_event"`
 	UnusedFailure      *ebpf.Variable `ebpf:"unused_failure"`
+	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
 	UnusedOutcome      *ebpf.Variable `ebpf:"unused_outcome"`
 	UnusedPolicy       *ebpf.Variable `ebpf:"unused_policy"`
 	Vip4Mask           *ebpf.Variable `ebpf:"vip4_mask"`
