@@ -48,6 +48,9 @@ func (d *daemon) services() []control.Service {
 		if s.HealthCheck != nil {
 			out[i].HealthCheck = string(s.HealthCheck.Protocol)
 		}
+		if s.HTTP != nil {
+			out[i].AppProtocol, out[i].Mode = s.HTTP.Protocol.String(), s.HTTP.Mode()
+		}
 		for _, n := range s.Names {
 			out[i].Names = append(out[i].Names, control.Name{DNSName: n.DNSName, Addresses: addresses(n.V4, n.V6), Ports: n.Ports})
 		}
