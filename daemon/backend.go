@@ -56,7 +56,7 @@ func (d *daemon) services() []control.Service {
 		}
 		for _, e := range s.Endpoints {
 			out[i].Endpoints[e.State.String()]++
-			out[i].ActiveConnections += uint64(d.datapath.Active(e.ID))
+			out[i].ActiveConnections += uint64(d.active(e.ID))
 		}
 	}
 	return out

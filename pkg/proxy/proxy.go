@@ -53,7 +53,7 @@ type Params struct {
 	// Forward tells the kernel of listeners.
 	Forward func(Listeners) (Forwarder, error)
 	// Strike takes runs of failures. It must not wait.
-	Strike func([]lb.Strike)
+	Strike func(lb.Strike)
 	// Access takes access log entries; nil discards them.
 	Access *accesslog.Logs
 	// Loops is how many goroutines carry requests; 0 is one for every two cores.
@@ -192,7 +192,7 @@ func (p *Proxy) Close() error {
 // strike reports a run of failures.
 func (p *Proxy) strike(s lb.Strike) {
 	if p.params.Strike != nil {
-		p.params.Strike([]lb.Strike{s})
+		p.params.Strike(s)
 	}
 }
 

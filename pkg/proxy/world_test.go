@@ -70,10 +70,10 @@ func newWorld(tb testing.TB, endpoints ...string) *world {
 			w.vip = addrPort(sa)
 			return kernel{w}, err
 		},
-		Strike: func(s []lb.Strike) {
+		Strike: func(s lb.Strike) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.strikes = append(w.strikes, s...)
+			w.strikes = append(w.strikes, s)
 		},
 	})
 	if err != nil {
