@@ -58,7 +58,9 @@ func (s *Session) Open(fields []hpack.HeaderField, end bool) (*Stream, error) {
 	st := s.adopt(s.nextID)
 	s.nextID += 2
 	st.begun = s.written + uint64(len(s.out))
-	st.noBody = len(fields) > 0 && fields[0].Name == ":method" && fields[0].Value == "HEAD"
+	for i := 0; i < len(fields) && pseudoName(fields[i].Name); i++ {
+		st.noBody = st.noBody || fields[i].Name == ":method" && fields[i].Value == "HEAD"
+	}
 	s.encode(fields)
 	s.appendHeaders(st.ID, end)
 	st.localEnd = end
