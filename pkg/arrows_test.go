@@ -42,6 +42,7 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/proxy", "pkg/proxy/http1", "one room: the forwarder reads heads by it"},
 	{"pkg/proxy", "pkg/proxy/route", "one room: the forwarder decides by it"},
 	{"pkg/proxy", "pkg/proxy/accesslog", "one room: the forwarder fills its entries"},
+	{"pkg/proxy", "pkg/proxy/h2", "one room: the forwarder carries its sessions"},
 	{"cmd/*", "pkg/control", "the commands are clients of the control socket, and its wire types are what they print"},
 	{"scripts/*", "pkg/control", "measuring programs ask the daemon when a change is in force"},
 	{"cmd/*", "pkg/lb", "the commands name services in the vocabulary"},

@@ -107,6 +107,11 @@ func (c *client) rest() {
 
 // expired ends what has taken too long: a head, idleness, lingering.
 func (c *client) expired(*timer) {
+	if c.h2 != nil {
+		c.h2.shutdown()
+		c.h2.end(false)
+		return
+	}
 	if c.x != nil && len(c.x.req) > 0 && !c.lingering {
 		c.x.size = len(c.x.req)
 		c.x.slow = true

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -115,6 +117,13 @@ func (l *loop) leaveSeat(s *seat) {
 	for c := range l.clients {
 		if c.seat == s {
 			c.cut()
+		}
+	}
+	for key, list := range l.h2pools {
+		if key.seat == s {
+			for _, u := range slices.Clone(list) {
+				u.hangUp()
+			}
 		}
 	}
 	for key, p := range l.pools {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"connectd/pkg/proxy/accesslog"
+	"connectd/pkg/proxy/h2"
 )
 
 const (
@@ -51,6 +52,12 @@ type loop struct {
 	holding   int64        // bytes held for slow readers
 	idle      atomic.Int64 // pooled connections
 	epoch     time.Time
+	h2        *h2.Forwarder
+	h2pool    *h2.Pool
+	h2pools   map[poolKey][]*h2Upstream
+	flushes   []*h2Conn // with something to write
+	reads     []*h2Conn // with something left to read
+	rereads   []*h2Conn
 	seats     map[*seat]struct{} // whose listeners are here
 	beats     timer
 	accepts   timer // after accept found no descriptor
@@ -68,6 +75,8 @@ func (p *Proxy) newLoop() (*loop, error) {
 		upstreams: make(map[*upstream]struct{}), epoch: time.Now(),
 		pools: make(map[poolKey]*pool), clients: make(map[*client]struct{}), seats: make(map[*seat]struct{}), epfd: -1, wakes: -1,
 	}
+	l.h2pool, l.h2pools = h2.NewPool(), make(map[poolKey][]*h2Upstream)
+	l.h2 = h2.NewForwarder(l.h2pool, l, l.speak)
 	l.timers = timers{fd: -1, lists: make(map[time.Duration]*timer)}
 	if err := l.open(); err != nil {
 		l.release()
@@ -124,7 +133,7 @@ func (l *loop) run() {
 			if l.closing {
 				return true
 			}
-			if n == 0 && len(l.queue) == 0 {
+			if n == 0 && len(l.queue) == 0 && len(l.reads) == 0 {
 				return false
 			}
 			l.turn(n)
@@ -170,6 +179,8 @@ func (l *loop) turn(n int) {
 		co.queued = false
 		l.step(co)
 	}
+	l.readLater()
+	l.flushAll()
 	l.setTimer()
 }
 

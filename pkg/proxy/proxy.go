@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,9 +36,11 @@ const (
 	sameEndpointDelay = 25 * time.Millisecond
 	lingerTimeout     = time.Second
 	lingerBytes       = 64 << 10
-	poolIdle          = 4 * time.Second // less than servers keep an idle connection, most of them
-	freshIdle         = time.Second     // the same for a request that cannot be sent twice
-	maxIdle           = 1024            // connections in one pool
+	poolIdle          = 4 * time.Second  // less than servers keep an idle connection, most of them
+	freshIdle         = time.Second      // the same for a request that cannot be sent twice
+	maxIdle           = 1024             // connections in one pool
+	h2Idle            = 30 * time.Second // an HTTP/2 connection to an endpoint says goodbye, so it may wait for longer
+	h2PerDial         = 100              // requests that wait for one HTTP/2 connection
 
 	maxInterim     = 16 // 1xx answers to one request
 	headSlack      = 512
@@ -122,6 +125,14 @@ func (p *Proxy) Terminate(ids []lb.EndpointID) int {
 					n++
 				}
 			}
+			for _, list := range l.h2pools {
+				for _, u := range slices.Clone(list) {
+					if doomed[u.endpoint.ID] && !u.dialing {
+						u.end(true)
+						n++
+					}
+				}
+			}
 		})
 	}
 	return n
@@ -159,6 +170,15 @@ func (p *Proxy) Away() {
 	time.Sleep(lastAccepts)
 	for _, s := range seats {
 		s.loop.call(func() { s.loop.unseat(s) })
+	}
+	for _, l := range p.loops {
+		l.post(func() {
+			for c := range l.clients {
+				if c.h2 != nil {
+					c.h2.shutdown()
+				}
+			}
+		})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.params.Drain)
 	defer cancel()

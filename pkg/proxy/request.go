@@ -25,7 +25,7 @@ func (x *exchange) prepare() (ok bool) {
 	h := &x.head
 	edit := http1.RequestEdit{ForwardedFor: x.c.seat.source(x.route, x.c.vip.Addr().Is6()), Authority: x.route.Authority}
 	if h.RequestID.Empty() {
-		x.newID()
+		x.l.newID(&x.id)
 		edit.RequestID = x.id[:]
 	}
 	if cap(x.out) == 0 {
@@ -137,21 +137,21 @@ func (x *exchange) repeatable() bool {
 const hexDigits = "0123456789abcdef"
 
 // newID makes a random UUID, version 4, as Service Connect's proxy does.
-func (x *exchange) newID() {
-	hi, lo := x.l.rand.Uint64(), x.l.rand.Uint64()
+func (l *loop) newID(id *[36]byte) {
+	hi, lo := l.rand.Uint64(), l.rand.Uint64()
 	hi = hi&^(0xf<<12) | 4<<12
 	lo = lo&^(3<<62) | 2<<62
 	i := 0
 	for n := range 32 {
 		if n == 8 || n == 12 || n == 16 || n == 20 {
-			x.id[i] = '-'
+			id[i] = '-'
 			i++
 		}
 		word := hi
 		if n >= 16 {
 			word = lo
 		}
-		x.id[i] = hexDigits[word>>(60-4*(n&15))&15]
+		id[i] = hexDigits[word>>(60-4*(n&15))&15]
 		i++
 	}
 }

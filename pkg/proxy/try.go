@@ -61,7 +61,7 @@ func (x *exchange) connect(e *route.Endpoint) (*upstream, route.Failure) {
 	case x.stop != stopNone:
 		err = unix.ECANCELED
 	default:
-		err = u.established()
+		err = soError(u.fd)
 	}
 	if err != nil {
 		x.letGo()

@@ -115,28 +115,35 @@ func (u *upstream) close() {
 // dial begins a connection; it is established, or has failed, when it becomes
 // writable.
 func (l *loop) dial(s *seat, e *route.Endpoint) (*upstream, error) {
-	fd, err := s.socket(e.Address)
-	if err != nil {
-		return nil, err
-	}
 	u := &upstream{l: l, endpoint: e}
-	u.fd, u.owner = fd, u
-	if err := l.watch(&u.sock); err != nil {
-		unix.Close(fd)
+	u.owner = u
+	if err := l.dialInto(&u.sock, s, e); err != nil {
 		return nil, err
 	}
 	l.upstreams[u] = struct{}{}
 	e.Open.Add(1)
-	if err := unix.Connect(fd, sockaddr(e.Address)); err != nil && err != unix.EINPROGRESS {
-		u.close()
-		return nil, err
-	}
 	return u, nil
 }
 
-// established says what became of a connect.
-func (u *upstream) established() error {
-	errno, err := unix.GetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+// dialInto begins a connection of a sock that has its owner.
+func (l *loop) dialInto(k *sock, s *seat, e *route.Endpoint) (err error) {
+	if k.fd, err = s.socket(e.Address); err != nil {
+		return err
+	}
+	if err := l.watch(k); err != nil {
+		unix.Close(k.fd)
+		return err
+	}
+	if err := unix.Connect(k.fd, sockaddr(e.Address)); err != nil && err != unix.EINPROGRESS {
+		l.drop(k)
+		return err
+	}
+	return nil
+}
+
+// soError says what became of a connect.
+func soError(fd int) error {
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return err
 	}
