@@ -62,8 +62,11 @@ func answer(t *testing.T, web *testutil.Host, why string, want ...string) {
 // and the caller's task; whenever it does not stand, the endpoint is reached.
 func TestForward(t *testing.T) {
 	r, web, task := forwardRig(t)
+	next := r.w.Host("next")
+	r.apply(func(d *plan.Desired) { d.Tasks = append(d.Tasks, r.task(next, 8)) })
 	answer(t, web, "no forwarder", "a", "a6")
 	k := r.forward(web, task.NetnsCookie)
+	answer(t, next, "a forwarder elsewhere", "a", "a6")
 	for _, vip := range dials() {
 		c, from := dial(t, web, vip)
 		s := k.arrives(t, from, vip)
@@ -77,8 +80,8 @@ func TestForward(t *testing.T) {
 	}
 	r.waitIdle()
 	r.noAdmissions()
-	if got := r.dp.Endpoint(101); got.Opened != 1 {
-		t.Errorf("endpoint 101 had %d connections, want the one without a forwarder", got.Opened)
+	if got := r.dp.Endpoint(101); got.Opened != 2 {
+		t.Errorf("endpoint 101 had %d connections, want the two without a forwarder", got.Opened)
 	}
 
 	heartbeats := r.dp.shared.heartbeats
@@ -113,8 +116,8 @@ func TestForward(t *testing.T) {
 	k.hangUp()
 	answer(t, web, "its listeners are closed", "a", "a6")
 	got, err := r.dp.Outcomes()
-	if err != nil || got["forwarded"] != 6 || got["forwarder_away"] != 10 {
-		t.Errorf("outcomes %v (%v), want 6 forwarded, 10 away", got, err)
+	if err != nil || got["forwarded"] != 6 || got["forwarder_away"] != 12 {
+		t.Errorf("outcomes %v (%v), want 6 forwarded, 12 away", got, err)
 	}
 }
 
