@@ -66,6 +66,29 @@ func TestForwardRefuses(t *testing.T) {
 	r.noAdmissions()
 }
 
+// Our DNS sockets may lie in the VIP range, and are left alone there.
+func TestForwardSparesDNSSockets(t *testing.T) {
+	r := newRig(t)
+	r.close()
+	r.p.VIP4 = netip.MustParsePrefix("127.255.0.0/16")
+	r.open()
+	web := r.w.Host("web")
+	task := r.task(web, 7)
+	r.apply(func(d *plan.Desired) { d.Tasks = []*plan.Task{task} })
+	r.forward(web, task.NetnsCookie)
+	web.ServeName("itself", "0.0.0.0:80")
+	dns := web.ServeName("dns", "127.255.255.254:0")
+	for _, network := range []string{"tcp", "udp"} {
+		if got, err := outsider(t, web, network, dns); got != "dns" {
+			t.Errorf("%q answers over %s at %s (%v), want dns", got, network, dns, err)
+		}
+		to := netip.MustParseAddrPort("127.255.0.1:80")
+		if got, err := outsider(t, web, network, to); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("%q answers over %s at %s (%v), want ECONNREFUSED", got, network, to, err)
+		}
+	}
+}
+
 // Scope is a boundary for the forwarder's services too.
 func TestForwardScope(t *testing.T) {
 	r, web, task := forwardRig(t)
