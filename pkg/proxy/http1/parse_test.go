@@ -251,12 +251,12 @@ func sameRequest(head []byte, m *Message) error {
 	defer theirs.Body.Close()
 	out := m.AppendRequest(nil, head, &RequestEdit{ForwardedFor: []byte("10.0.0.2"), RequestID: []byte("id"), Authority: []byte("orders")})
 	var again Message
-	if err := again.ParseRequest(out); err != nil {
-		return fmt.Errorf("we refuse what we wrote, %q: %w", out, err)
+	if err := again.ParseRequest(out); err != nil && err != errManyFields { // ours are added
+		return fmt.Errorf("we refuse what we wrote, %.300q: %w", out, err)
 	}
 	forwarded, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(append(bytes.Clone(out), "0\r\n\r\n"...))))
 	if err != nil {
-		return fmt.Errorf("net/http refuses what we wrote, %q: %w", out, err)
+		return fmt.Errorf("net/http refuses what we wrote, %.300q: %w", out, err)
 	}
 	defer forwarded.Body.Close()
 	switch {
@@ -292,7 +292,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		if err := sameRequest(data[:size], &m); err != nil {
-			t.Errorf("%q: %s", data[:size], err)
+			t.Errorf("%.300q: %s", data[:size], err)
 		}
 	})
 }
