@@ -48,12 +48,15 @@ func (d *daemon) services() []control.Service {
 		if s.HealthCheck != nil {
 			out[i].HealthCheck = string(s.HealthCheck.Protocol)
 		}
+		if s.HTTP != nil {
+			out[i].AppProtocol, out[i].Mode = s.HTTP.Protocol.String(), s.HTTP.Mode()
+		}
 		for _, n := range s.Names {
 			out[i].Names = append(out[i].Names, control.Name{DNSName: n.DNSName, Addresses: addresses(n.V4, n.V6), Ports: n.Ports})
 		}
 		for _, e := range s.Endpoints {
 			out[i].Endpoints[e.State.String()]++
-			out[i].ActiveConnections += uint64(d.datapath.Active(e.ID))
+			out[i].ActiveConnections += uint64(d.active(e.ID))
 		}
 	}
 	return out

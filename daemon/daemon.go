@@ -28,6 +28,8 @@ import (
 	"connectd/pkg/metrics"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
+	"connectd/pkg/proxy"
+	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/reconcile"
 	"connectd/pkg/task"
 )
@@ -40,6 +42,10 @@ const (
 	// startTimeout is how long a start may take to its first plan in the
 	// kernel before it is said to hang.
 	startTimeout = time.Minute
+	// drainTime is how long a stop waits for requests in flight, and for clients
+	// with kept connections to make their next request and hear that it was the
+	// last: well below the 30 s after which ECS and systemd kill.
+	drainTime = 10 * time.Second
 )
 
 // daemon is every part, built by build and run by run.
@@ -61,6 +67,8 @@ type daemon struct {
 	seats    *reconcile.Seats
 	ender    *reconcile.Terminator
 	dns      *dns.Responder
+	proxy    *proxy.Proxy
+	access   *accesslog.Logs
 	health   *health.Prober
 	probes   *metrics.ProbeRecorder
 	passes   metrics.DurationRecorder
@@ -220,7 +228,7 @@ func (d *daemon) openPlan(c *Config) error {
 		return err
 	}
 	d.loop = reconcile.New(reconcile.Params{
-		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: d.datapath, Journal: d.journal,
+		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: kernel{d.datapath, d}, Journal: d.journal,
 		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
 		Tasks:   d.tasks.Tasks,
 		Publish: d.publish,
@@ -228,7 +236,7 @@ func (d *daemon) openPlan(c *Config) error {
 	})
 	d.seats = reconcile.NewSeats(d.log.With("component", "tasks"), d.attach)
 	d.ender = reconcile.NewTerminator(reconcile.Terminator{
-		Log: d.log.With("component", "terminate"), Active: d.datapath.Active, Terminate: d.terminate,
+		Log: d.log.With("component", "terminate"), Active: d.active, Terminate: d.terminate,
 	})
 	return nil
 }
@@ -237,6 +245,14 @@ func (d *daemon) openRooms(c *Config) error {
 	var err error
 	d.dns, err = dns.New(dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
+	})
+	if err != nil {
+		return err
+	}
+	d.access = accesslog.New(d.log.With("component", "accesslog"))
+	d.proxy, err = proxy.New(proxy.Params{
+		Log: d.log.With("component", "proxy"), Home: d.own, Forward: d.forward, Access: d.access, Drain: drainTime,
+		Strike: d.loop.Strike,
 	})
 	if err != nil {
 		return err
@@ -251,6 +267,7 @@ func (d *daemon) openRooms(c *Config) error {
 // publish hands a plan that the kernel holds to everybody else.
 func (d *daemon) publish(p *plan.Desired) {
 	d.changes.publish(p)
+	d.proxy.Publish(p)
 	d.dns.Publish(p)
 	d.health.SetTargets(p)
 	d.ejected.Publish(p)
@@ -259,7 +276,8 @@ func (d *daemon) publish(p *plan.Desired) {
 }
 
 // run starts the parts, and stops them in the order that keeps applications
-// working: DNS is handed back first, sockets go last.
+// working: new connections go direct first, then DNS is handed back, sockets go
+// last.
 func (d *daemon) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -276,6 +294,7 @@ func (d *daemon) run(ctx context.Context) error {
 	case <-gctx.Done():
 	}
 	d.ready.Store(false)
+	d.proxy.Away() // names resolve as long as it takes
 	d.dns.Away()
 	cancel()
 	return g.Wait()
@@ -347,6 +366,12 @@ func (d *daemon) close() error {
 	}
 	if d.dns != nil {
 		errs = append(errs, d.dns.Close())
+	}
+	if d.proxy != nil {
+		errs = append(errs, d.proxy.Close())
+	}
+	if d.access != nil {
+		errs = append(errs, d.access.Close())
 	}
 	if d.tasks != nil {
 		d.tasks.Close()

@@ -71,7 +71,8 @@ func (d *daemon) followConfig(ctx context.Context) error {
 			return err
 		case <-changed:
 		case <-hup:
-			d.log.Info("SIGHUP: reading config and catalog again")
+			d.log.Info("SIGHUP: reading config and catalog again, opening access logs anew")
+			d.access.Reopen()
 		}
 		// What is wrong is logged and in the status; what was in use stays.
 		_, _ = d.takeConfig()

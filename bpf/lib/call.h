@@ -4,6 +4,7 @@
 #pragma once
 
 #include "dns.h"
+#include "forward.h"
 #include "lb.h"
 #include "track.h"
 
@@ -89,8 +90,41 @@ static __always_inline void record(struct bpf_sock_addr *ctx, const struct call 
 
 	if (call->protocol == IPPROTO_UDP)
 		remember_datagram(cookie, &to->addr, to->port, &call->dst, call->port);
-	if (call->connected)
-		track(cookie, &c, call->protocol == IPPROTO_TCP && is_subflow(ctx));
+	if (call->connected && !track(cookie, &c, call->protocol == IPPROTO_TCP && is_subflow(ctx)))
+		count(OUTCOME_UNTRACKED);
+}
+
+/* Leaves a connect to an HTTP service as it is, so that it reaches the
+ * forwarder's listener in the caller's namespace. false: it goes to an endpoint
+ * as any other does. That is also what becomes of it when it cannot be tracked,
+ * for sk_lookup lets nothing through that is not. */
+static __always_inline bool leave(struct bpf_sock_addr *ctx, const struct call *call, const struct frontend *fe,
+				  __u32 task, __u64 netns, __u64 cookie)
+{
+	struct connection c = {
+		.vip = call->dst,
+		.remote = call->dst,
+		.vip_port = call->port,
+		.remote_port = call->port,
+		.protocol = IPPROTO_TCP,
+		.flags = CONNECTION_FORWARDED,
+		.service = fe->service,
+		.task = task,
+		.netns = netns,
+	};
+	struct bpf_sock *sk = ctx->sk;
+
+	/* A socket bound to a device never reaches loopback. */
+	if (!(fe->flags & FRONTEND_PROXIED) || call->protocol != IPPROTO_TCP || (sk && sk->bound_dev_if))
+		return false;
+	if (!has_forwarder(netns, is_mapped(&call->dst))) {
+		count(OUTCOME_FORWARDER_AWAY);
+		return false;
+	}
+	if (!track(cookie, &c, is_subflow(ctx)))
+		return false;
+	count(OUTCOME_FORWARDED);
+	return true;
 }
 
 static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct call *call)
@@ -130,6 +164,8 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 		count(OUTCOME_OUT_OF_SCOPE);
 		return OUT_OF_SCOPE;
 	}
+	if (leave(ctx, call, &fe, id, netns, cookie))
+		return PASS;
 	if (fe.count == 0) {
 		count(OUTCOME_NO_ENDPOINT);
 		return UNREACHABLE;

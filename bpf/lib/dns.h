@@ -3,22 +3,8 @@
  * lives and its loop beats; else DNS works as if we had never been there. */
 #pragma once
 
-#include "metrics.h"
+#include "seat.h"
 #include "socket.h"
-
-static __always_inline bool is_alive(__u32 seat)
-{
-	__u64 *beat = bpf_map_lookup_elem(&heartbeats_v1, &seat);
-	struct bpf_sock *sk;
-
-	if (!beat || bpf_ktime_get_ns() - *beat > HEARTBEAT_NS)
-		return false;
-	sk = bpf_map_lookup_elem(&listeners_v1, &seat);
-	if (!sk)
-		return false;
-	bpf_sk_release(sk);
-	return true;
-}
 
 /* Returns our socket for this destination, or NULL: not a resolver of this
  * task, or we are away. */

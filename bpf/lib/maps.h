@@ -34,6 +34,7 @@ MAP(tasks_netns_v1, BPF_MAP_TYPE_HASH, __u64, struct task, 4096);
 MAP(tasks_cgroup_v1, BPF_MAP_TYPE_HASH, __u64, struct task, 4096);
 MAP(avoids_v1, BPF_MAP_TYPE_HASH, struct task_endpoint, __u8, 65536);
 MAP(resolvers_v1, BPF_MAP_TYPE_HASH, struct resolver_key, struct resolver, 8192);
+MAP(forwarders_v1, BPF_MAP_TYPE_HASH, __u64, struct forwarder, 4096);
 
 /* The one SOCKMAP: listeners only, never a data socket. A slot empties itself
  * when its socket is closed or its process killed, and that is how the hooks
@@ -59,7 +60,11 @@ SHARED(endpoint_stats_v1, struct endpoint_stats, 1);
 SHARED(service_stats_v1, struct service_stats, 1);
 MAP(strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
 MAP(turns_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u32, 1);
-MAP(outcomes_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, OUTCOME_COUNT);
+MAP(outcomes_v2, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, OUTCOME_COUNT);
+/* Who is let through to the forwarder's listener, from SYN to accept. LRU: what
+ * a dead daemon never accepted must not fill it, and losing one costs a connect
+ * of whoever had 65,536 others on their way at once. */
+MAP(admissions_v1, BPF_MAP_TYPE_LRU_HASH, struct admission_key, struct admission, 65536);
 MAP(learned_v1, BPF_MAP_TYPE_LRU_HASH, __u64, __u64, 64);
 
 struct {

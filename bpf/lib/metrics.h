@@ -7,7 +7,7 @@
 static __always_inline void count(enum outcome what)
 {
 	__u32 key = what;
-	__u64 *n = bpf_map_lookup_elem(&outcomes_v1, &key);
+	__u64 *n = bpf_map_lookup_elem(&outcomes_v2, &key);
 
 	if (n)
 		*n += 1; /* per CPU */

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "events.h"
+#include "forward.h"
 #include "legacy.h"
 #include "socket.h"
 
@@ -31,6 +32,13 @@ static __always_inline struct connection *connection_of(__u64 cookie)
 	struct connection *c = bpf_map_lookup_elem(&connections_v1, &cookie);
 
 	return c ? c : legacy_take(cookie);
+}
+
+/* The counters of a connection's endpoint. What the forwarder does with a
+ * request is counted by itself. */
+static __always_inline struct endpoint_stats *endpoint_of(const struct connection *c)
+{
+	return c->flags & CONNECTION_FORWARDED ? NULL : stats_of(c->endpoint);
 }
 
 static __always_inline void fail(const struct connection *c, enum failure reason)
@@ -59,38 +67,35 @@ static __always_inline void forget(__u64 cookie, const struct connection *c)
 
 	if (c->protocol == IPPROTO_UDP && e)
 		add(&e->active, -1);
-	if (c->protocol == IPPROTO_TCP)
+	if (c->protocol == IPPROTO_TCP && !(c->flags & CONNECTION_FORWARDED))
 		fail(c, FAILURE_LOCAL);
 	release_quota(c);
 	bpf_map_delete_elem(&connections_v1, &cookie);
 }
 
-/* Writes the state of a connection about to be made. What does not fit goes
- * on untracked. */
-static __always_inline void track(__u64 cookie, const struct connection *c, bool subflow)
+/* Writes the state of a connection about to be made. false: there is no room,
+ * for this task or at all. */
+static __always_inline bool track(__u64 cookie, const struct connection *c, bool subflow)
 {
 	__u64 *held = bpf_map_lookup_elem(&task_connections_v1, &c->task);
 	struct connection *old;
 	struct endpoint_stats *e;
 
-	if (subflow) {
-		bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
-		return;
-	}
+	if (subflow)
+		return held && *held < max_task_connections && !bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
 	old = bpf_map_lookup_elem(&connections_v1, &cookie);
 	if (old && !(old->flags & CONNECTION_ARMED))
 		forget(cookie, old); /* the socket's earlier, other destination */
 	if (!held || *held >= max_task_connections ||
-	    bpf_map_update_elem(&connections_v1, &cookie, c, BPF_ANY)) {
-		count(OUTCOME_UNTRACKED);
-		return;
-	}
+	    bpf_map_update_elem(&connections_v1, &cookie, c, BPF_ANY))
+		return false;
 	add(held, 1);
 	e = stats_of(c->endpoint);
 	if (c->protocol == IPPROTO_UDP && e) {
 		add(&e->active, 1);
 		add(&e->opened, 1);
 	}
+	return true;
 }
 
 static __always_inline struct addr remote_of(const struct bpf_sock_ops *ops)
@@ -109,6 +114,13 @@ static __always_inline struct addr local_of(const struct bpf_sock_ops *ops)
 				ops->local_ip6[2], ops->local_ip6[3] } };
 }
 
+/* The local end, known from TCP_CONNECT_CB on. */
+static __always_inline void locate(const struct bpf_sock_ops *ops, struct connection *c)
+{
+	c->local = local_of(ops);
+	c->local_port = bpf_htons(ops->local_port);
+}
+
 /* Callbacks are added to those of other programs on the same socket; setting
  * them plainly would take theirs away. */
 static __always_inline void arm(struct bpf_sock_ops *ops)
@@ -117,13 +129,20 @@ static __always_inline void arm(struct bpf_sock_ops *ops)
 					       BPF_SOCK_OPS_RTO_CB_FLAG);
 }
 
-static __always_inline struct connection *adopt_subflow(__u64 cookie)
+static __always_inline struct connection *adopt_subflow(struct bpf_sock_ops *ops, __u64 cookie)
 {
 	struct connection *c = bpf_map_lookup_elem(&subflows_v1, &cookie);
 
 	if (!c)
 		return NULL;
-	track(cookie, c, false);
+	if (!track(cookie, c, false)) {
+		count(OUTCOME_UNTRACKED);
+		/* Too late to send it to an endpoint. */
+		if (c->flags & CONNECTION_FORWARDED) {
+			locate(ops, c);
+			admit(c);
+		}
+	}
 	bpf_map_delete_elem(&subflows_v1, &cookie);
 	return bpf_map_lookup_elem(&connections_v1, &cookie);
 }
@@ -136,7 +155,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	struct endpoint_stats *e;
 
 	if (!c)
-		c = adopt_subflow(cookie);
+		c = adopt_subflow(ops, cookie);
 	if (!c || c->protocol != IPPROTO_TCP || (c->flags & CONNECTION_ARMED))
 		return;
 	/* remote_port holds a __be16 in its upper half. */
@@ -144,12 +163,13 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 		forget(cookie, c);
 		return;
 	}
-	c->local = local_of(ops);
-	c->local_port = bpf_htons(ops->local_port);
+	locate(ops, c);
 	c->started_ns = bpf_ktime_get_ns();
 	c->flags |= CONNECTION_ARMED;
 	arm(ops);
-	e = stats_of(c->endpoint);
+	if (c->flags & CONNECTION_FORWARDED)
+		admit(c);
+	e = endpoint_of(c);
 	if (e) {
 		add(&e->active, 1);
 		add(&e->opened, 1);
@@ -174,6 +194,8 @@ static __always_inline void on_established(struct bpf_sock_ops *ops)
 		return;
 	arm(ops); /* an agent that replaced the flags since would leak our entry */
 	c->flags |= CONNECTION_ESTABLISHED;
+	if (c->flags & CONNECTION_FORWARDED)
+		return;
 	s = bpf_map_lookup_elem(&service_stats_v1, &c->service);
 	if (s)
 		observe(&s->connect_time, (bpf_ktime_get_ns() - c->started_ns) / 1000);
@@ -199,7 +221,7 @@ static __always_inline void on_timeout(struct bpf_sock_ops *ops)
 	if (!c || (c->flags & CONNECTION_STRUCK))
 		return;
 	c->flags |= CONNECTION_STRUCK;
-	e = stats_of(c->endpoint);
+	e = endpoint_of(c);
 	if (e)
 		strike(c, e);
 }
@@ -274,6 +296,12 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 
 	if (!c)
 		return;
+	if (c->flags & CONNECTION_FORWARDED) {
+		dismiss(c);
+		release_quota(c);
+		bpf_map_delete_elem(&connections_v1, &cookie);
+		return;
+	}
 	e = stats_of(c->endpoint);
 	if (e) {
 		add(&e->active, -1);

@@ -45,6 +45,8 @@ enum outcome {
 	OUTCOME_DNS,           /* sent to our DNS socket */
 	OUTCOME_DNS_AWAY,      /* our DNS socket is gone or hangs: left alone */
 	OUTCOME_EVENT_LOST,    /* ring buffer full */
+	OUTCOME_FORWARDED,     /* left to the forwarder */
+	OUTCOME_FORWARDER_AWAY, /* would have been, but it is gone or hangs: sent to an endpoint */
 	OUTCOME_COUNT,
 };
 
@@ -136,6 +138,7 @@ struct resolver {
 #define CONNECTION_ESTABLISHED 4
 #define CONNECTION_STRUCK 8 /* its SYN was retransmitted, and that was counted */
 #define CONNECTION_DIRECT 16 /* HTTP, of which cgroup_skb reads first lines */
+#define CONNECTION_FORWARDED 32 /* goes to the forwarder: remote is the VIP, endpoint 0 */
 
 /* A translated connection, by socket cookie. */
 struct connection {
@@ -153,6 +156,31 @@ struct connection {
 	__u32 pad;
 	__u64 netns;
 	__u64 started_ns; /* monotonic: connect */
+};
+
+/* The forwarder's listeners in one network namespace, as seats. */
+struct forwarder {
+	__u64 netns; /* its own key: hash values are recycled under a reader */
+	__u32 seat4;
+	__u32 seat6; /* NO_SEAT: no IPv6 there */
+};
+
+#define NO_SEAT 0xffffffff
+
+/* A connection on its way to the forwarder. The VIP belongs to the key, for
+ * connections to several VIPs may share a local port. */
+struct admission_key {
+	__u64 netns;
+	struct addr local;
+	struct addr vip;
+	__be16 local_port;
+	__be16 vip_port;
+	__u32 pad;
+};
+
+struct admission {
+	__u32 task;
+	__u32 ended; /* its socket is gone: good for the accept queue, not for another SYN */
 };
 
 struct datagram_key {

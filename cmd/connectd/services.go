@@ -39,9 +39,9 @@ func (c *cli) servicesCommand() *cobra.Command {
 }
 
 func writeServices(w io.Writer, list []control.Service) {
-	t := newTable(w, "SERVICE", "PORTS", "POLICY", "ENDPOINTS", "CONNS", "NOTE", "NAMES")
+	t := newTable(w, "SERVICE", "PORTS", "APP", "POLICY", "ENDPOINTS", "CONNS", "NOTE", "NAMES")
 	for _, s := range list {
-		t.row(s.Name, ports(s), s.Policy, counts(s.Endpoints), number(s.ActiveConnections), note(s.Panic, s.LastResort), names(s.Names))
+		t.row(s.Name, ports(s), app(s), s.Policy, counts(s.Endpoints), number(s.ActiveConnections), note(s.Panic, s.LastResort), names(s.Names))
 	}
 	t.flush()
 }
@@ -54,6 +54,15 @@ func ports(s control.Service) string {
 	}
 	slices.Sort(all)
 	return join(",", slices.Compact(all)) + "/" + s.Protocol
+}
+
+// app is "http", or "http/direct" where no forwarder is in between; "" is not
+// known.
+func app(s control.Service) string {
+	if s.Mode == "direct" {
+		return s.AppProtocol + "/" + s.Mode
+	}
+	return s.AppProtocol
 }
 
 func note(panics, lastResort bool) string {

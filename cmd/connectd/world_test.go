@@ -139,7 +139,7 @@ func healthyServices() []control.Service {
 	return []control.Service{
 		{Name: "prod/cache", Protocol: "tcp", Policy: "roundRobin", Endpoints: control.StateCounts{"active": 1}, ActiveConnections: 12,
 			Names: []control.Name{{DNSName: "cache", Addresses: vips("127.254.91.3"), Ports: []uint16{6379}}, {DNSName: "cache.prod", Addresses: vips("127.254.7.18")}}},
-		{Name: "prod/orders", Protocol: "tcp", Policy: "roundRobin", HealthCheck: "http", Endpoints: control.StateCounts{"active": 2}, ActiveConnections: 202,
+		{Name: "prod/orders", Protocol: "tcp", AppProtocol: "http", Mode: "proxy", Policy: "roundRobin", HealthCheck: "http", Endpoints: control.StateCounts{"active": 2}, ActiveConnections: 202,
 			Names: []control.Name{{DNSName: "orders", Addresses: vips("127.254.183.9"), Ports: []uint16{80, 8080}}, {DNSName: "orders.prod", Addresses: vips("127.254.20.1", "fd66::7")}}},
 		{Name: "tools/orders", Protocol: "udp", Policy: "sourceHash", Endpoints: control.StateCounts{"active": 1},
 			Names: []control.Name{{DNSName: "orders.tools", Addresses: vips("127.254.5.5"), Ports: []uint16{53}}}},
@@ -149,6 +149,7 @@ func healthyServices() []control.Service {
 func degradedServices() []control.Service {
 	list := healthyServices()
 	list[0].Endpoints, list[0].LastResort = control.StateCounts{"draining": 1}, true
+	list[1].Mode = "direct"
 	list[1].Endpoints, list[1].Panic = control.StateCounts{"removed": 1, "pending": 1, "active": 1, "unhealthy": 1, "ejected": 1}, true
 	list[2].Endpoints = nil
 	return list

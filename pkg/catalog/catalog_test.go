@@ -103,6 +103,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 		return &lb.Service{
 			ClientAliases: []lb.ClientAlias{{DNSName: "a", Port: 1}},
 			HealthCheck:   &lb.HealthCheck{},
+			HTTP:          &lb.HTTP{},
 			Endpoints:     []lb.Endpoint{{Address: netip.MustParseAddrPort("10.0.0.1:1")}},
 		}
 	}
@@ -122,13 +123,19 @@ func TestEqualSeesEveryField(t *testing.T) {
 			t.Errorf("Equal overlooks %s", path)
 		}
 	}
-	if leaves < 25 {
+	if leaves < 36 {
 		t.Errorf("only %d fields tried", leaves)
 	}
-	without := full()
-	without.HealthCheck = nil
-	if Equal(full(), without) || Equal(without, full()) || !Equal(without, without) {
-		t.Error("Equal overlooks an absent health check")
+	for what, drop := range map[string]func(*lb.Service){
+		"health check": func(s *lb.Service) { s.HealthCheck = nil },
+		"HTTP":         func(s *lb.Service) { s.HTTP = nil },
+	} {
+		without, again := full(), full()
+		drop(without)
+		drop(again)
+		if Equal(full(), without) || Equal(without, full()) || !Equal(without, again) {
+			t.Errorf("Equal overlooks an absent %s", what)
+		}
 	}
 }
 

@@ -12,14 +12,16 @@ func Equal(a, b *lb.Service) bool {
 	return a.Name == b.Name &&
 		a.Protocol == b.Protocol &&
 		slices.Equal(a.ClientAliases, b.ClientAliases) &&
-		equalCheck(a.HealthCheck, b.HealthCheck) &&
+		equalValues(a.HealthCheck, b.HealthCheck) &&
 		a.LoadBalancing == b.LoadBalancing &&
 		a.Drain == b.Drain &&
 		a.Outlier == b.Outlier &&
+		equalValues(a.HTTP, b.HTTP) &&
 		slices.Equal(a.Endpoints, b.Endpoints)
 }
 
-func equalCheck(a, b *lb.HealthCheck) bool {
+// equalValues compares what two pointers lead to; nil equals only nil.
+func equalValues[T comparable](a, b *T) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

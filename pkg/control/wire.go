@@ -10,6 +10,8 @@ type Service struct {
 	Name              string      `json:"name"` // namespace/discoveryName
 	Names             []Name      `json:"names"`
 	Protocol          string      `json:"protocol"`
+	AppProtocol       string      `json:"appProtocol,omitempty"` // "" is not known: TCP or UDP
+	Mode              string      `json:"mode,omitempty"`        // with AppProtocol: proxy or direct
 	Policy            string      `json:"policy"`
 	HealthCheck       string      `json:"healthCheck,omitempty"` // protocol of its probes; "" is none
 	Endpoints         StateCounts `json:"endpoints"`

@@ -18,6 +18,22 @@ type connectAddr struct {
 	W [4]uint32
 }
 
+type connectAdmission struct {
+	_     structs.HostLayout
+	Task  uint32
+	Ended uint32
+}
+
+type connectAdmissionKey struct {
+	_         structs.HostLayout
+	Netns     uint64
+	Local     connectAddr
+	Vip       connectAddr
+	LocalPort uint16
+	VipPort   uint16
+	Pad       uint32
+}
+
 type connectConnection struct {
 	_          structs.HostLayout
 	Vip        connectAddr
@@ -94,6 +110,13 @@ const (
 	connectFailureFAILURE_COUNT       connectFailure = 8
 )
 
+type connectForwarder struct {
+	_     structs.HostLayout
+	Netns uint64
+	Seat4 uint32
+	Seat6 uint32
+}
+
 type connectFrontend struct {
 	_         structs.HostLayout
 	Key       connectFrontendKey
@@ -130,16 +153,18 @@ type connectHistogram struct {
 type connectOutcome uint32
 
 const (
-	connectOutcomeOUTCOME_TRANSLATED   connectOutcome = 0
-	connectOutcomeOUTCOME_NO_FRONTEND  connectOutcome = 1
-	connectOutcomeOUTCOME_NO_ENDPOINT  connectOutcome = 2
-	connectOutcomeOUTCOME_OUT_OF_SCOPE connectOutcome = 3
-	connectOutcomeOUTCOME_UNTRACKED    connectOutcome = 4
-	connectOutcomeOUTCOME_STALE        connectOutcome = 5
-	connectOutcomeOUTCOME_DNS          connectOutcome = 6
-	connectOutcomeOUTCOME_DNS_AWAY     connectOutcome = 7
-	connectOutcomeOUTCOME_EVENT_LOST   connectOutcome = 8
-	connectOutcomeOUTCOME_COUNT        connectOutcome = 9
+	connectOutcomeOUTCOME_TRANSLATED     connectOutcome = 0
+	connectOutcomeOUTCOME_NO_FRONTEND    connectOutcome = 1
+	connectOutcomeOUTCOME_NO_ENDPOINT    connectOutcome = 2
+	connectOutcomeOUTCOME_OUT_OF_SCOPE   connectOutcome = 3
+	connectOutcomeOUTCOME_UNTRACKED      connectOutcome = 4
+	connectOutcomeOUTCOME_STALE          connectOutcome = 5
+	connectOutcomeOUTCOME_DNS            connectOutcome = 6
+	connectOutcomeOUTCOME_DNS_AWAY       connectOutcome = 7
+	connectOutcomeOUTCOME_EVENT_LOST     connectOutcome = 8
+	connectOutcomeOUTCOME_FORWARDED      connectOutcome = 9
+	connectOutcomeOUTCOME_FORWARDER_AWAY connectOutcome = 10
+	connectOutcomeOUTCOME_COUNT          connectOutcome = 11
 )
 
 type connectResolver struct {
@@ -196,17 +221,19 @@ type connectTaskEndpoint struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	connectMapAdmissionsV1       = "admissions_v1"
 	connectMapAvoidsV1           = "avoids_v1"
 	connectMapConnectionsV1      = "connections_v1"
 	connectMapDatagramsV1        = "datagrams_v1"
 	connectMapEndpointStatsV1    = "endpoint_stats_v1"
 	connectMapEndpointsV1        = "endpoints_v1"
 	connectMapEventsV1           = "events_v1"
+	connectMapForwardersV1       = "forwarders_v1"
 	connectMapFrontendsV1        = "frontends_v1"
 	connectMapHeartbeatsV1       = "heartbeats_v1"
 	connectMapLearnedV1          = "learned_v1"
 	connectMapListenersV1        = "listeners_v1"
-	connectMapOutcomesV1         = "outcomes_v1"
+	connectMapOutcomesV2         = "outcomes_v2"
 	connectMapResolversV1        = "resolvers_v1"
 	connectMapServiceStatsV1     = "service_stats_v1"
 	connectMapSettingsV1         = "settings_v1"
@@ -299,17 +326,19 @@ type connectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectMapSpecs struct {
+	AdmissionsV1      *ebpf.MapSpec `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.MapSpec `ebpf:"avoids_v1"`
 	ConnectionsV1     *ebpf.MapSpec `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.MapSpec `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
+	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
 	LearnedV1         *ebpf.MapSpec `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.MapSpec `ebpf:"listeners_v1"`
-	OutcomesV1        *ebpf.MapSpec `ebpf:"outcomes_v1"`
+	OutcomesV2        *ebpf.MapSpec `ebpf:"outcomes_v2"`
 	ResolversV1       *ebpf.MapSpec `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.MapSpec `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.MapSpec `ebpf:"settings_v1"`
@@ -360,17 +389,19 @@ func (o *connectObjects) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectMaps struct {
+	AdmissionsV1      *ebpf.Map `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.Map `ebpf:"avoids_v1"`
 	ConnectionsV1     *ebpf.Map `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.Map `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
+	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
 	LearnedV1         *ebpf.Map `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.Map `ebpf:"listeners_v1"`
-	OutcomesV1        *ebpf.Map `ebpf:"outcomes_v1"`
+	OutcomesV2        *ebpf.Map `ebpf:"outcomes_v2"`
 	ResolversV1       *ebpf.Map `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.Map `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.Map `ebpf:"settings_v1"`
@@ -385,17 +416,19 @@ type connectMaps struct {
 
 func (m *connectMaps) Close() error {
 	return _ConnectClose(
+		m.AdmissionsV1,
 		m.AvoidsV1,
 		m.ConnectionsV1,
 		m.DatagramsV1,
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
+		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,
 		m.LearnedV1,
 		m.ListenersV1,
-		m.OutcomesV1,
+		m.OutcomesV2,
 		m.ResolversV1,
 		m.ServiceStatsV1,
 		m.SettingsV1,

@@ -105,15 +105,17 @@ var (
 		connectFailureFAILURE_OTHER:       "other",
 	}
 	outcomeNames = [...]string{
-		connectOutcomeOUTCOME_TRANSLATED:   "translated",
-		connectOutcomeOUTCOME_NO_FRONTEND:  "no_frontend",
-		connectOutcomeOUTCOME_NO_ENDPOINT:  "no_endpoint",
-		connectOutcomeOUTCOME_OUT_OF_SCOPE: "out_of_scope",
-		connectOutcomeOUTCOME_UNTRACKED:    "untracked",
-		connectOutcomeOUTCOME_STALE:        "stale",
-		connectOutcomeOUTCOME_DNS:          "dns",
-		connectOutcomeOUTCOME_DNS_AWAY:     "dns_away",
-		connectOutcomeOUTCOME_EVENT_LOST:   "event_lost",
+		connectOutcomeOUTCOME_TRANSLATED:     "translated",
+		connectOutcomeOUTCOME_NO_FRONTEND:    "no_frontend",
+		connectOutcomeOUTCOME_NO_ENDPOINT:    "no_endpoint",
+		connectOutcomeOUTCOME_OUT_OF_SCOPE:   "out_of_scope",
+		connectOutcomeOUTCOME_UNTRACKED:      "untracked",
+		connectOutcomeOUTCOME_STALE:          "stale",
+		connectOutcomeOUTCOME_DNS:            "dns",
+		connectOutcomeOUTCOME_DNS_AWAY:       "dns_away",
+		connectOutcomeOUTCOME_EVENT_LOST:     "event_lost",
+		connectOutcomeOUTCOME_FORWARDED:      "forwarded",
+		connectOutcomeOUTCOME_FORWARDER_AWAY: "forwarder_away",
 	}
 )
 
@@ -125,7 +127,7 @@ func (d *Datapath) Outcomes() (map[string]uint64, error) {
 	out := make(map[string]uint64, len(outcomeNames))
 	for i, name := range outcomeNames {
 		var perCPU []uint64
-		if err := d.objs.OutcomesV1.Lookup(uint32(i), &perCPU); err != nil {
+		if err := d.objs.OutcomesV2.Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read outcomes: %w", err)
 		}
 		for _, n := range perCPU {
@@ -154,6 +156,7 @@ func (d *Datapath) Maps() ([]MapFill, error) {
 		d.objs.TasksCgroupV1: countAll[uint64, connectTask](d.objs.TasksCgroupV1),
 		d.objs.AvoidsV1:      countAll[connectTaskEndpoint, uint8](d.objs.AvoidsV1),
 		d.objs.ResolversV1:   countAll[connectResolverKey, connectResolver](d.objs.ResolversV1),
+		d.objs.ForwardersV1:  countAll[uint64, connectForwarder](d.objs.ForwardersV1),
 	}
 	var out []MapFill
 	for pin, m := range d.objs.all() {
@@ -194,7 +197,9 @@ func countAll[K, V any](m *ebpf.Map) func() (uint64, error) {
 // all lists the maps by the names of their pins.
 func (o *connectObjects) all() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
+		connectMapAdmissionsV1:      o.AdmissionsV1,
 		connectMapAvoidsV1:          o.AvoidsV1,
+		connectMapForwardersV1:      o.ForwardersV1,
 		connectMapConnectionsV1:     o.ConnectionsV1,
 		connectMapDatagramsV1:       o.DatagramsV1,
 		connectMapEndpointStatsV1:   o.EndpointStatsV1,
@@ -204,7 +209,7 @@ func (o *connectObjects) all() map[string]*ebpf.Map {
 		connectMapHeartbeatsV1:      o.HeartbeatsV1,
 		connectMapLearnedV1:         o.LearnedV1,
 		connectMapListenersV1:       o.ListenersV1,
-		connectMapOutcomesV1:        o.OutcomesV1,
+		connectMapOutcomesV2:        o.OutcomesV2,
 		connectMapResolversV1:       o.ResolversV1,
 		connectMapServiceStatsV1:    o.ServiceStatsV1,
 		connectMapSettingsV1:        o.SettingsV1,
@@ -218,12 +223,32 @@ func (o *connectObjects) all() map[string]*ebpf.Map {
 	}
 }
 
+// usedBy returns the maps that the programs of a spec use, and takes the
+// others, which it has from shared headers, out of it.
+func (o *connectObjects) usedBy(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
+	used := make(map[string]*ebpf.Map)
+	ours := o.all()
+	for _, prog := range spec.Programs {
+		for _, ins := range prog.Instructions {
+			if m := ours[ins.Reference()]; m != nil && ins.IsLoadFromMap() {
+				used[ins.Reference()] = m
+			}
+		}
+	}
+	for name := range ours {
+		if used[name] == nil {
+			delete(spec.Maps, name)
+		}
+	}
+	return used
+}
+
 // release takes a connection off the counts that its close event would have.
 func (d *Datapath) release(c *connectConnection) {
 	if int(c.Task) < len(d.shared.taskConnections) {
 		atomic.AddUint64(&d.shared.taskConnections[c.Task], ^uint64(0))
 	}
-	if d.endpointFits(lb.EndpointID(c.Endpoint)) {
+	if c.Endpoint != 0 && d.endpointFits(lb.EndpointID(c.Endpoint)) {
 		atomic.AddUint64(&d.shared.stats[c.Endpoint].Active, ^uint64(0))
 	}
 }

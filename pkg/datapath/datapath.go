@@ -123,6 +123,9 @@ func (d *Datapath) start() error {
 	if _, err := d.resyncResolvers(nil); err != nil {
 		return err
 	}
+	if err := d.clearForwarders(); err != nil {
+		return err
+	}
 	return d.adoptSlots()
 }
 
@@ -159,28 +162,13 @@ func reserved(vips netip.Prefix, n byte) netip.Addr {
 }
 
 func (p *Params) configure(spec *ebpf.CollectionSpec) error {
-	mask := [4]byte{}
-	for i := range p.VIP4.Bits() {
-		mask[i/8] |= 0x80 >> (i % 8)
-	}
-	net6 := p.VIP6.Masked().Addr().As16()
-	vars := map[string]any{
-		connectVarVip4Net:            be32(p.VIP4.Masked().Addr().As4()),
-		connectVarVip4Mask:           be32(mask),
-		connectVarVip6Net:            [2]uint32{be32([4]byte(net6[0:4])), be32([4]byte(net6[4:8]))},
-		connectVarLearnAddr:          be32(LearnAddr(p.VIP4).As4()),
-		connectVarOwnMark:            uint32(netns.Mark),
-		connectVarHasSetRetval:       boolByte(haveSetRetval()),
-		connectVarMaxTaskConnections: max(p.MaxConnections/4, 1),
-	}
-	for name, value := range vars {
-		v, ok := spec.Variables[name]
-		if !ok {
-			return fmt.Errorf("set %s: no such variable in the programs", name)
-		}
-		if err := v.Set(value); err != nil {
-			return fmt.Errorf("set %s: %s", name, err)
-		}
+	vars := p.addresses()
+	vars[connectVarLearnAddr] = be32(LearnAddr(p.VIP4).As4())
+	vars[connectVarOwnMark] = uint32(netns.Mark)
+	vars[connectVarHasSetRetval] = boolByte(haveSetRetval())
+	vars[connectVarMaxTaskConnections] = max(p.MaxConnections/4, 1)
+	if err := setVariables(spec, vars); err != nil {
+		return err
 	}
 	// Ids start at 1, so an array needs one entry more than it holds.
 	for name, entries := range map[string]uint32{
@@ -193,6 +181,33 @@ func (p *Params) configure(spec *ebpf.CollectionSpec) error {
 		connectMapConnectionsV1:   p.MaxConnections,
 	} {
 		spec.Maps[name].MaxEntries = entries
+	}
+	return nil
+}
+
+// addresses are the load-time knobs that every program has.
+func (p *Params) addresses() map[string]any {
+	mask := [4]byte{}
+	for i := range p.VIP4.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	net6 := p.VIP6.Masked().Addr().As16()
+	return map[string]any{
+		connectVarVip4Net:  be32(p.VIP4.Masked().Addr().As4()),
+		connectVarVip4Mask: be32(mask),
+		connectVarVip6Net:  [2]uint32{be32([4]byte(net6[0:4])), be32([4]byte(net6[4:8]))},
+	}
+}
+
+func setVariables(spec *ebpf.CollectionSpec, values map[string]any) error {
+	for name, value := range values {
+		v, ok := spec.Variables[name]
+		if !ok {
+			return fmt.Errorf("set %s: no such variable in the programs", name)
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set %s: %s", name, err)
+		}
 	}
 	return nil
 }

@@ -23,10 +23,15 @@ type seats struct {
 	free      []uint32
 	next      uint32
 	resolvers map[connectResolverKey]connectResolver
+
+	// By netns cookie.
+	forwarders map[uint64]*Forwarder // the one in force
+	routes     map[uint64]int        // how many need the route to the IPv6 VIPs
 }
 
 func newSeats(objs *connectObjects, heartbeats []uint64) *seats {
-	return &seats{objs: objs, heartbeats: heartbeats, resolvers: make(map[connectResolverKey]connectResolver)}
+	return &seats{objs: objs, heartbeats: heartbeats, resolvers: make(map[connectResolverKey]connectResolver),
+		forwarders: make(map[uint64]*Forwarder), routes: make(map[uint64]int)}
 }
 
 // Redirection sends what a task says to one of its resolvers to a socket of
@@ -63,9 +68,9 @@ func (d *Datapath) Redirect(r Redirection) (*Redirect, error) {
 		key:   connectResolverKey{Addr: encodeAddr(r.Resolver), Task: uint32(r.Task)},
 	}
 	red.Beat()
-	if err := s.place(seat, r.Listener); err != nil {
+	if err := s.placeListener(seat, r.Listener); err != nil {
 		s.free = append(s.free, seat)
-		return nil, err
+		return nil, fmt.Errorf("redirect resolver %s: %w", r.Resolver, err)
 	}
 	value := connectResolver{
 		Addr:  encodeAddr(r.Local.Addr()),
@@ -88,20 +93,35 @@ func (s *seats) take() (uint32, error) {
 		return seat, nil
 	}
 	if int(s.next) >= len(s.heartbeats) {
-		return 0, fmt.Errorf("redirect resolver: more than %d DNS sockets", len(s.heartbeats))
+		return 0, fmt.Errorf("take a seat: all %d are taken", len(s.heartbeats))
 	}
 	s.next++
 	return s.next - 1, nil
 }
 
-func (s *seats) place(seat uint32, l *net.TCPListener) error {
+func (s *seats) placeListener(seat uint32, l *net.TCPListener) error {
 	raw, err := l.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("redirect resolver: %s", err)
+		return err
 	}
-	cerr := raw.Control(func(fd uintptr) { err = s.objs.ListenersV1.Put(seat, uint64(fd)) })
-	if err := errors.Join(cerr, err); err != nil {
-		return fmt.Errorf("put listener %s into the socket map: %w", l.Addr(), err)
+	cerr := raw.Control(func(fd uintptr) { err = s.place(seat, int(fd)) })
+	return errors.Join(cerr, err)
+}
+
+func (s *seats) place(seat uint32, fd int) error {
+	if err := s.objs.ListenersV1.Put(seat, uint64(fd)); err != nil {
+		return fmt.Errorf("put listener into the socket map: %w", err)
+	}
+	return nil
+}
+
+// leave empties a seat and has it given to others.
+func (s *seats) leave(seat uint32) error {
+	atomic.StoreUint64(&s.heartbeats[seat], 0)
+	s.free = append(s.free, seat)
+	// EINVAL: the slot is empty, for its listener was closed before.
+	if err := s.objs.ListenersV1.Delete(seat); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
 	}
 	return nil
 }
@@ -125,11 +145,7 @@ func (r *Redirect) Close() error {
 				err = nil
 			}
 		}
-		// EINVAL: the slot is empty, for its listener was closed before.
-		if derr := s.objs.ListenersV1.Delete(r.seat); derr != nil && !errors.Is(derr, unix.EINVAL) {
-			err = errors.Join(err, derr)
-		}
-		s.free = append(s.free, r.seat)
+		err = errors.Join(err, s.leave(r.seat))
 	})
 	return err
 }

@@ -102,7 +102,7 @@ type Bytes struct{ Sent, Received uint64 }
 func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes, error) {
 	out := make(map[lb.EndpointID]Bytes)
 	err := d.eachConnection(in, func(c *connectConnection) bool {
-		if c.Protocol != uint8(lb.TCP) || c.Flags&connectionEstablished == 0 {
+		if c.Protocol != uint8(lb.TCP) || c.Flags&connectionEstablished == 0 || c.Endpoint == 0 {
 			return false
 		}
 		limit--

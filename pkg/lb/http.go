@@ -33,7 +33,7 @@ func ParseAppProtocol(s string) (p AppProtocol, ok bool) {
 }
 
 // HTTP is what is known of a service that speaks HTTP. Fields but Protocol and
-// Direct say nothing in direct mode.
+// Direct are zero in direct mode. A timeout that is not 0 is at least 50 ms.
 type HTTP struct {
 	Protocol AppProtocol
 	// Direct leaves connections to the kernel, which only reads first lines:
@@ -47,6 +47,14 @@ type HTTP struct {
 	IdleTimeout time.Duration
 	Retry       Retry
 	AccessLog   AccessLog
+}
+
+// Mode is "proxy" or "direct", the words of the catalog.
+func (h *HTTP) Mode() string {
+	if h.Direct {
+		return "direct"
+	}
+	return "proxy"
 }
 
 // Retry says which requests are tried again. See package retry.

@@ -99,7 +99,7 @@ func (c *Change) service(prev, next *Service) {
 	fronts, before := next.Frontends(), prev.Frontends()
 	if !slices.Equal(prev.SlotsV4, next.SlotsV4) || !slices.Equal(prev.SlotsV6, next.SlotsV6) ||
 		prev.LoadBalancing.Policy != next.LoadBalancing.Policy || prev.NamespaceID != next.NamespaceID ||
-		!slices.Equal(before, fronts) {
+		prev.Proxied() != next.Proxied() || (prev.HTTP == nil) != (next.HTTP == nil) || !slices.Equal(before, fronts) {
 		c.Services = append(c.Services, next)
 	}
 	for _, f := range before {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -17,11 +18,21 @@ type ejection struct {
 	task  lb.TaskID
 	times uint32 // multiplier of the latest ejection
 	until time.Time
+	http  bool // the latest was for requests
+}
+
+// caller is a task and an endpoint it calls.
+type caller struct {
+	task     lb.TaskID
+	endpoint lb.EndpointID
 }
 
 // takeStrikes ejects endpoints for single tasks. How long a run of failures is
-// the kernel counts, so a run that ended (count 0) needs nothing; and as the
-// run goes on after an ejection, one more failure ejects again.
+// those who report it count, so a run that ended (count 0) needs nothing; and
+// as a run of connects goes on after an ejection, one more failure ejects
+// again. A run of requests begins anew, as in Envoy: requests that were under
+// way when the endpoint was ejected go on failing, and their number says
+// nothing of what comes after.
 func (p *Planner) takeStrikes() {
 	for _, s := range p.strikes {
 		p.takeStrike(s)
@@ -35,6 +46,9 @@ func (p *Planner) takeStrike(s lb.Strike) {
 		return
 	}
 	o := r.spec.Outlier
+	if s.HTTP {
+		s.Count = p.freshFailures(&s)
+	}
 	if o.ConsecutiveFailures == 0 || o.BaseEjection <= 0 || s.Count < o.ConsecutiveFailures {
 		return
 	}
@@ -54,8 +68,31 @@ func (p *Planner) takeStrike(s lb.Strike) {
 	if taken >= maxEjected(r) {
 		return
 	}
-	p.eject(r, s.Endpoint, s.Task, time.Time{})
+	if s.HTTP {
+		p.spent[caller{s.Task, s.Endpoint}] += s.Count
+	}
+	p.eject(r, s.Endpoint, ejection{task: s.Task, http: s.HTTP})
 	p.touch(r)
+}
+
+// freshFailures is how many failed requests in a row have not yet led to an
+// ejection. All up to its end are spent; a count that fell is of another run,
+// in which none is.
+func (p *Planner) freshFailures(s *lb.Strike) uint32 {
+	key := caller{s.Task, s.Endpoint}
+	spent := p.spent[key]
+	switch {
+	case s.Count > 0 && (p.isEjected(s.Endpoint, forAll) || p.isEjected(s.Endpoint, s.Task)):
+		spent = s.Count
+	case s.Count < spent:
+		spent = 0
+	}
+	if spent == 0 {
+		delete(p.spent, key)
+	} else {
+		p.spent[key] = spent
+	}
+	return s.Count - spent
 }
 
 // maxEjected is how many endpoints of a service may be ejected at once.
@@ -80,40 +117,45 @@ func (p *Planner) ejectForAll(r *service, endpoints []Endpoint) {
 		if e.State == lb.StateRemoved || taken >= maxEjected(r) || p.isEjected(e.ID, forAll) {
 			continue
 		}
-		tasks, latest := p.ejectedBy(e.ID)
+		tasks, together := p.ejectedBy(e.ID)
 		dead := r.traits.probed && p.endpoints[e.ID].verdict == lb.VerdictUnhealthy
 		if tasks >= 2 || tasks == 1 && dead {
-			p.eject(r, e.ID, forAll, latest)
+			p.eject(r, e.ID, together)
 			taken++
 		}
 	}
 }
 
-// ejectedBy counts the tasks that have an endpoint ejected for themselves now.
-func (p *Planner) ejectedBy(id lb.EndpointID) (tasks int, latest time.Time) {
+// ejectedBy counts the tasks that have an endpoint ejected for themselves now,
+// and returns the ejection for all that takes in theirs: it ends no sooner,
+// and is for requests if one of theirs is.
+func (p *Planner) ejectedBy(id lb.EndpointID) (tasks int, together ejection) {
+	together.task = forAll
 	for _, j := range p.ejections[id] {
 		if j.task != forAll && p.now.Before(j.until) {
 			tasks++
-			if latest.Before(j.until) {
-				latest = j.until
+			together.http = together.http || j.http
+			if together.until.Before(j.until) {
+				together.until = j.until
 			}
 		}
 	}
-	return tasks, latest
+	return tasks, together
 }
 
 // eject starts an ejection of the base time, times how often it happened; as
 // in Envoy every base time without one takes one off. It ends no sooner than
-// atLeast: an ejection for all takes in those of single tasks.
-func (p *Planner) eject(r *service, id lb.EndpointID, by lb.TaskID, atLeast time.Time) {
+// next.until.
+func (p *Planner) eject(r *service, id lb.EndpointID, next ejection) {
 	list := p.ejections[id]
-	i := slices.IndexFunc(list, func(j ejection) bool { return j.task == by })
+	i := slices.IndexFunc(list, func(j ejection) bool { return j.task == next.task })
 	if i < 0 {
 		i = len(list)
-		list = append(list, ejection{task: by})
+		list = append(list, ejection{task: next.task})
 		p.ejections[id] = list
 	}
 	j := &list[i]
+	j.http = next.http
 	o := r.spec.Outlier
 	most := max(o.MaxEjection, o.BaseEjection)
 	j.times = j.decayed(p.now, o.BaseEjection) + 1
@@ -121,7 +163,7 @@ func (p *Planner) eject(r *service, id lb.EndpointID, by lb.TaskID, atLeast time
 	if int64(j.times) <= int64(most/o.BaseEjection) {
 		length = time.Duration(j.times) * o.BaseEjection
 	}
-	j.until = p.now.Add(max(length, atLeast.Sub(p.now)))
+	j.until = p.now.Add(max(length, next.until.Sub(p.now)))
 	p.logEjection(id, j)
 }
 
@@ -133,23 +175,28 @@ func (j *ejection) decayed(now time.Time, base time.Duration) uint32 {
 	return j.times - uint32(min(int64(quiet/base), int64(j.times)))
 }
 
-// ejectedUntil returns the end of the latest ejection, or zero.
-func (p *Planner) ejectedUntil(id lb.EndpointID, by lb.TaskID) time.Time {
+// ejectedNow returns the ejection that stands, or the zero value, whose end is
+// none.
+func (p *Planner) ejectedNow(id lb.EndpointID, by lb.TaskID) ejection {
 	for _, j := range p.ejections[id] {
-		if j.task == by {
-			return j.until
+		if j.task == by && p.now.Before(j.until) {
+			return j
 		}
 	}
-	return time.Time{}
+	return ejection{}
 }
 
 func (p *Planner) isEjected(id lb.EndpointID, by lb.TaskID) bool {
-	return p.now.Before(p.ejectedUntil(id, by))
+	return !p.ejectedNow(id, by).until.IsZero()
 }
 
 // sweepEjections forgets what no longer counts: of tasks that are gone, and
 // those whose multiplier has decayed. It returns when the next ejection ends.
 func (p *Planner) sweepEjections() (wake time.Time) {
+	maps.DeleteFunc(p.spent, func(c caller, _ uint32) bool {
+		_, lives := p.taskNames[c.task]
+		return !lives || p.owner(c.endpoint) == nil
+	})
 	for id, list := range p.ejections {
 		r := p.owner(id)
 		list = slices.DeleteFunc(list, func(j ejection) bool {

@@ -8,8 +8,14 @@ import (
 )
 
 // TestHalfRule is the decision table of who is ejected for whom, for an
-// endpoint of a service of four (at most half may go).
+// endpoint of a service of four (at most half may go). It is one whether
+// connects or requests fail.
 func TestHalfRule(t *testing.T) {
+	t.Run("connects", func(t *testing.T) { testHalfRule(t, false) })
+	t.Run("requests", func(t *testing.T) { testHalfRule(t, true) })
+}
+
+func testHalfRule(t *testing.T, http bool) {
 	for _, c := range []struct {
 		name      string
 		strikes   map[string]uint32 // task to failures in a row, at the endpoint under test
@@ -36,6 +42,7 @@ func TestHalfRule(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newEjectHarness(t)
+			h.http = http
 			for i := range c.ejected {
 				h.strike(2+i, "a", 5)
 				h.strike(2+i, "b", 5)
@@ -52,6 +59,9 @@ func TestHalfRule(t *testing.T) {
 			e := h.d.Services[0].Endpoints[0]
 			if e.State != c.want {
 				t.Errorf("state %s, want %s", e.State, c.want)
+			}
+			if want := choose(http, "callers get errors", "callers fail to connect"); e.State == lb.StateEjected && e.Reason != want {
+				t.Errorf("reason %q, want %q", e.Reason, want)
 			}
 			if forEverybody := c.unhealthy && c.strikes["a"] >= 5; forEverybody && e.EjectUntil.IsZero() {
 				t.Error("not ejected for all")
@@ -71,9 +81,10 @@ func TestHalfRule(t *testing.T) {
 
 type ejectHarness struct {
 	*testing.T
-	p   *Planner
-	d   *Desired
-	now time.Time
+	p    *Planner
+	d    *Desired
+	now  time.Time
+	http bool // strikes are of requests
 }
 
 func newEjectHarness(t *testing.T) *ejectHarness {
@@ -94,7 +105,7 @@ func (h *ejectHarness) step(after time.Duration) {
 func (h *ejectHarness) strike(endpoint int, name string, count uint32) {
 	for _, task := range h.d.Tasks {
 		if task.Name == name {
-			h.p.Observe(nil, []lb.Strike{{Endpoint: lb.EndpointID(endpoint), Task: task.ID, Count: count, At: h.now}}, nil)
+			h.p.Observe(nil, []lb.Strike{{Endpoint: lb.EndpointID(endpoint), Task: task.ID, Count: count, At: h.now, HTTP: h.http}}, nil)
 		}
 	}
 }
@@ -147,5 +158,80 @@ func TestAvoidNeverAll(t *testing.T) {
 	h.step(0)
 	if got := h.d.Tasks[0].Avoid; len(got) != 0 {
 		t.Errorf("avoids all of a service: %d", got)
+	}
+}
+
+// TestRunAfterEjection: how many failures it takes to be ejected again. The
+// kernel's run of connects goes on, that of requests begins anew.
+func TestRunAfterEjection(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		http   bool
+		during []uint32 // counts reported while ejected
+		after  []uint32 // and after that
+		again  int      // which of these ejects; -1 is none
+	}{
+		{name: "connects: the next", after: []uint32{6}, again: 0},
+		{name: "connects: after a success five", after: []uint32{0, 1, 4, 5}, again: 3},
+		{name: "requests: five more", http: true, after: []uint32{6, 9, 10}, again: 2},
+		{name: "requests: those during it do not count", http: true, during: []uint32{6, 7, 11}, after: []uint32{12, 15, 16}, again: 2},
+		{name: "requests: nor a run that began during it", http: true, during: []uint32{0, 1, 2}, after: []uint32{3, 6, 7}, again: 2},
+		{name: "requests: a success during it", http: true, during: []uint32{9, 0}, after: []uint32{4, 5}, again: 1},
+		{name: "requests: a success after it", http: true, after: []uint32{9, 0, 4, 5}, again: 3},
+		{name: "requests: a success that nobody reported", http: true, during: []uint32{9}, after: []uint32{1, 4, 5}, again: 2},
+		{name: "requests: never", http: true, after: []uint32{6, 7, 8, 9}, again: -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newEjectHarness(t)
+			h.http = c.http
+			h.strike(1, "a", 5)
+			h.step(0)
+			for _, count := range c.during {
+				h.strike(1, "a", count)
+				h.step(0)
+			}
+			h.step(30 * time.Second)
+			if h.avoids() {
+				t.Fatal("does not end")
+			}
+			got := -1
+			for i, count := range c.after {
+				h.strike(1, "a", count)
+				if h.step(0); h.avoids() && got < 0 {
+					got = i
+				}
+			}
+			if got != c.again {
+				t.Errorf("ejected again by report %d, want %d", got, c.again)
+			}
+		})
+	}
+}
+
+func (h *ejectHarness) avoids() bool { return len(h.d.Tasks[0].Avoid) > 0 }
+
+// TestSpentFailuresAreForgotten with the task or the endpoint that they are of:
+// ids are used again.
+func TestSpentFailuresAreForgotten(t *testing.T) {
+	for what, forget := range map[string]func(h *ejectHarness){
+		"task": func(h *ejectHarness) { h.p.SetTasks([]lb.Task{{Name: "b"}}) },
+		"service": func(h *ejectHarness) {
+			h.p.SetCatalog(nil)
+			h.step(0)
+			h.p.Observe(nil, nil, map[lb.EndpointID]uint32{1: 0})
+		},
+	} {
+		h := newEjectHarness(t)
+		h.http = true
+		h.strike(1, "a", 5)
+		h.step(0)
+		if len(h.p.spent) != 1 {
+			t.Fatalf("%s: spent %v", what, h.p.spent)
+		}
+		forget(h)
+		h.step(0)
+		if len(h.p.spent) != 0 {
+			t.Errorf("%s is gone, spent %v stays", what, h.p.spent)
+		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 //	free KIND ID                                 may be given again
 //	verdict ID VERDICT never|exposed|healthy "REASON"
 //	drain ID UNTIL
-//	eject ID TASK-ID TIMES UNTIL                 task 0 is everybody
+//	eject ID TASK-ID TIMES UNTIL [http]          task 0 is everybody; http: for requests, not connects
 //	vip "NAMESPACE" "NAME" ADDRESS
 //	vip-gone "NAMESPACE" "NAME"
 //	operator-drain "NAMESPACE" "SERVICE" ADDRESS
@@ -99,7 +99,11 @@ func (p *Planner) logVerdict(id lb.EndpointID) {
 }
 
 func (p *Planner) logEjection(id lb.EndpointID, j *ejection) {
-	p.log("eject").num(uint64(id)).num(uint64(j.task)).num(uint64(j.times)).time(j.until).end()
+	l := p.log("eject").num(uint64(id)).num(uint64(j.task)).num(uint64(j.times)).time(j.until)
+	if j.http {
+		l = l.word("http")
+	}
+	l.end()
 }
 
 // logDrains writes the deadlines that differ; both lists are sorted by

@@ -21,6 +21,9 @@ verdict 2 unhealthy healthy "status 503"
 drain 2 2026-01-02T03:04:25.5Z
 drain 1 -
 eject 1 1 2 2026-01-02T03:04:25Z
+eject 1 0 1 2026-01-02T03:04:25Z http
+eject 2 0 1 2026-01-02T03:04:25Z http
+eject 2 0 2 2026-01-02T03:04:35Z
 gone endpoint 3 2026-01-02T03:04:15Z
 free endpoint 3
 gone task 1 2026-01-02T03:04:15Z
@@ -44,6 +47,8 @@ endpoint 2 1 10.0.0.2:80
 verdict 2 unhealthy healthy "status 503"
 drain 2 2026-01-02T03:04:25.5Z
 eject 1 1 2 2026-01-02T03:04:25Z
+eject 1 0 1 2026-01-02T03:04:25Z http
+eject 2 0 2 2026-01-02T03:04:35Z
 vip "prod" "orders" 127.254.11.69
 vip "prod" "orders" fd63:6f6e:6e65:6374::7
 gone task 1 2026-01-02T03:04:15Z
@@ -61,7 +66,7 @@ func TestJournalGarbage(t *testing.T) {
 		`service 2 "prod" "x" 6 1 probed terminate soon 0`, `service 2 "prod" "x" 6 1 probed terminate 30s 12`,
 		`service 1 "prod" "other" 6 1 probed terminate 30s 0`, `namespace 1 "dev"`, `namespace 257 "dev"`, `task 1 web`,
 		`verdict 9 healthy healthy ""`, `verdict 1 fine healthy ""`, `verdict 1 healthy healthy`,
-		"drain 1 tomorrow", "clock noon", "drain 9 -", "eject 1 1 1", "gone endpoint", "gone planet 3 -", "free planet 3",
+		"drain 1 tomorrow", "clock noon", "drain 9 -", "eject 1 1 1", "eject 1 1 1 - tcp", "eject 1 1 1 - http http", "gone endpoint", "gone planet 3 -", "free planet 3",
 		`vip "prod" "x" here`, `operator-drain "prod" "x" 10.0.0.1`, "\x00\x00\x00",
 	} {
 		_, err := New(Config{}, []byte(journalSample+line+"\n"+"task 2 \"after\"\n"))

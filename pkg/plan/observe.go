@@ -9,9 +9,9 @@ import (
 )
 
 // Observe takes in what was seen since the last Step: what probes concluded,
-// runs of failed connects, and how many connections the endpoints in
-// Desired.Watch have. What is said of an id that is not in use is ignored, and
-// a watched endpoint missing from active was not counted.
+// runs of failed connects and requests, and how many connections the endpoints
+// in Desired.Watch have. What is said of an id that is not in use is ignored,
+// and a watched endpoint missing from active was not counted.
 func (p *Planner) Observe(verdicts []lb.VerdictChange, strikes []lb.Strike, active map[lb.EndpointID]uint32) {
 	for i := range verdicts {
 		p.takeVerdict(&verdicts[i])

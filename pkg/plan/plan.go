@@ -63,6 +63,7 @@ type Planner struct {
 	endpoints []endpointInfo // by EndpointID
 	reasons   map[lb.EndpointID]string
 	ejections map[lb.EndpointID][]ejection
+	spent     map[caller]uint32                   // failed requests of a run that goes on, as of the end of an ejection
 	drains    map[lb.ServiceName][]netip.AddrPort // by command
 
 	namespaces   map[string]*namespace
@@ -96,6 +97,7 @@ func New(cfg Config, journal []byte) (*Planner, error) {
 		byID:       make([]*service, 1),
 		reasons:    make(map[lb.EndpointID]string),
 		ejections:  make(map[lb.EndpointID][]ejection),
+		spent:      make(map[caller]uint32),
 		drains:     make(map[lb.ServiceName][]netip.AddrPort),
 		namespaces: make(map[string]*namespace),
 		tasks:      make(map[string]*task),

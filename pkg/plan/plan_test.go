@@ -50,6 +50,43 @@ func TestUnchangedIsShared(t *testing.T) {
 	}
 }
 
+// TestHTTPChanges: what a service says of HTTP makes a new plan of it, for
+// readers compare pointers, and nothing else: no id, no VIP and no line of the
+// journal depends on it.
+func TestHTTPChanges(t *testing.T) {
+	plain := parseCatalog(t, "prod/a alias=a:80\n 10.0.0.1:80\n 10.0.0.2:80\nprod/b alias=b:80\n 10.0.0.3:80\n")
+	p := mustNew(t, Config{}, nil)
+	p.SetCatalog(plain)
+	first := p.Step(epoch)
+	journal := slices.Clone(first.Journal)
+	before := first
+	for name, http := range map[string]*lb.HTTP{
+		"proxy":    {},
+		"direct":   {Direct: true},
+		"protocol": {Protocol: lb.AppGRPC},
+		"timeout":  {RequestTimeout: time.Second},
+		"none":     nil,
+	} {
+		changed := *plain[0]
+		changed.HTTP = http
+		p.SetCatalog([]*lb.Service{&changed, plain[1]})
+		d := p.Step(epoch)
+		if d.Services[0] == before.Services[0] || d.Services[0].HTTP != http || d.Services[1] != first.Services[1] {
+			t.Errorf("%s: planned %+v, same pointer is %v", name, d.Services[0].HTTP, d.Services[0] == before.Services[0])
+		}
+		if !same(d.Services[0].Endpoints, first.Services[0].Endpoints) || !same(d.Services[0].Names, first.Services[0].Names) || len(d.Journal) != 0 {
+			t.Errorf("%s: more changed, journal %q", name, d.Journal)
+		}
+		before = d
+	}
+	p = mustNew(t, Config{}, journal)
+	p.SetCatalog([]*lb.Service{{Name: plain[0].Name, Protocol: lb.TCP, ClientAliases: plain[0].ClientAliases, Outlier: plain[0].Outlier,
+		HTTP: &lb.HTTP{}, Endpoints: plain[0].Endpoints}, plain[1]})
+	if d := p.Step(epoch); d.Services[0].ID != first.Services[0].ID || len(d.Journal) != 0 {
+		t.Errorf("after a restart journal %q:\n%s", d.Journal, text(d))
+	}
+}
+
 // TestClockGoesBack: a deadline is neither lost nor taken again.
 func TestClockGoesBack(t *testing.T) {
 	p := mustNew(t, Config{}, nil)

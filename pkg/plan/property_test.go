@@ -89,7 +89,7 @@ func (h *history) event() {
 		}
 	case 6, 7, 8:
 		if e := h.anyEndpoint(); e != nil && len(h.last.Tasks) > 0 {
-			s := lb.Strike{Endpoint: e.ID, Task: h.last.Tasks[h.rand.IntN(len(h.last.Tasks))].ID, Count: uint32(h.rand.IntN(8)), At: h.now}
+			s := lb.Strike{Endpoint: e.ID, Task: h.last.Tasks[h.rand.IntN(len(h.last.Tasks))].ID, Count: uint32(h.rand.IntN(8)), At: h.now, HTTP: h.rand.IntN(2) == 0}
 			h.both(func(p *Planner) { p.Observe(nil, []lb.Strike{s}, nil) })
 		}
 	case 9, 10:
@@ -119,6 +119,9 @@ func (h *history) changeService() {
 	}
 	if h.rand.IntN(2) == 0 {
 		s.HealthCheck = &lb.HealthCheck{}
+	}
+	if h.rand.IntN(2) == 0 {
+		s.HTTP = &lb.HTTP{Direct: h.rand.IntN(2) == 0}
 	}
 	for i := range 6 {
 		if h.rand.IntN(2) == 0 {

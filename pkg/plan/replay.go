@@ -112,6 +112,9 @@ func (p *Planner) replayLine(f *fields) {
 	case "eject":
 		e := p.replayed(f)
 		j := ejection{task: lb.TaskID(f.num(maxTasks)), times: uint32(f.num(1 << 31)), until: f.time()}
+		if f.rest != "" {
+			j.http = f.index("http") == 0
+		}
 		if f.err == nil {
 			list := slices.DeleteFunc(p.ejections[e.ID], func(o ejection) bool { return o.task == j.task })
 			p.ejections[e.ID] = append(list, j)

@@ -31,7 +31,7 @@ var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 //	tasks NAME:NAMESPACE,...     each
 //	drain|undrain SERVICE ADDRESS
 //	verdict SERVICE ADDRESS healthy|unhealthy [REASON...]
-//	strike SERVICE ADDRESS TASK COUNT
+//	strike SERVICE ADDRESS TASK COUNT [http]
 //	active SERVICE ADDRESS N | idle      idle: everything watched has none
 //	step [+DURATION]             plan, and print
 //	quiet [+DURATION]            plan, and print only the revision
@@ -143,7 +143,9 @@ func (s *scenario) run(cmd string, args []string) {
 		s.p.Observe([]lb.VerdictChange{{Endpoint: s.id(args), Verdict: v, Reason: strings.Join(args[3:], " ")}}, nil, nil)
 	case "strike":
 		i := slices.IndexFunc(s.last.Tasks, func(t *Task) bool { return t.Name == args[2] })
-		s.p.Observe(nil, []lb.Strike{{Endpoint: s.id(args), Task: s.last.Tasks[i].ID, Count: uint32(s.number(args[3])), At: s.now}}, nil)
+		strike := lb.Strike{Endpoint: s.id(args), Task: s.last.Tasks[i].ID, Count: uint32(s.number(args[3])), At: s.now}
+		strike.HTTP = slices.Contains(args[4:], "http")
+		s.p.Observe(nil, []lb.Strike{strike}, nil)
 	case "active":
 		s.p.Observe(nil, nil, map[lb.EndpointID]uint32{s.id(args): uint32(s.number(args[2]))})
 	case "idle":
@@ -250,7 +252,7 @@ func serviceName(text string) lb.ServiceName {
 // parseCatalog reads services, one a line, each followed by indented
 // endpoints:
 //
-//	prod/orders alias=orders:80 check terminate=30s policy=sourceHash panic=0 max=100 udp
+//	prod/orders alias=orders:80 check terminate=30s policy=sourceHash panic=0 max=100 http=proxy udp
 //	  10.0.0.1:80 zone=a weight=3 draining
 func parseCatalog(tb testing.TB, text string) []*lb.Service {
 	out := []*lb.Service{}
@@ -314,6 +316,8 @@ func parseService(tb testing.TB, words []string) *lb.Service {
 			s.LoadBalancing.PanicThresholdPercent = uint8(number)
 		case "max":
 			s.Outlier.MaxEjectionPercent = uint8(number)
+		case "http":
+			s.HTTP = &lb.HTTP{Direct: value == "direct"}
 		case "udp":
 			s.Protocol = lb.UDP
 		default:

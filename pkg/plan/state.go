@@ -112,9 +112,8 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 	if probed {
 		e.Verdict = info.verdict
 	}
-	if until := p.ejectedUntil(e.ID, forAll); p.now.Before(until) {
-		e.EjectUntil = until
-	}
+	ejected := p.ejectedNow(e.ID, forAll)
+	e.EjectUntil = ejected.until
 	switch {
 	case e.State == lb.StateRemoved:
 		e.Reason = "removed from the catalog"
@@ -127,7 +126,7 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 	case probed && info.verdict == lb.VerdictUnhealthy:
 		e.State, e.Reason = lb.StateUnhealthy, p.probeReason(e.ID, "probes fail")
 	case !e.EjectUntil.IsZero():
-		e.State, e.Reason = lb.StateEjected, "callers fail to connect"
+		e.State, e.Reason = lb.StateEjected, choose(ejected.http, "callers get errors", "callers fail to connect")
 	default:
 		e.State, e.Reason = lb.StateActive, ""
 	}

@@ -53,7 +53,7 @@ func (c *Cmd) Start() error {
 		return err
 	}
 	pid := c.Process.Pid
-	c.host.atClose(func() { syscall.Kill(-pid, syscall.SIGKILL) })
+	c.host.OnClose(func() { syscall.Kill(-pid, syscall.SIGKILL) })
 	return nil
 }
 

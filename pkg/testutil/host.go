@@ -216,7 +216,7 @@ func (h *Host) Listen(network, address string) net.Listener {
 	if err != nil {
 		h.tb.Fatalf("listen on host %s: %s", h.name, err)
 	}
-	h.atClose(func() { ln.Close() })
+	h.OnClose(func() { ln.Close() })
 	return ln
 }
 
@@ -233,12 +233,12 @@ func (h *Host) ListenPacket(network, address string) net.PacketConn {
 	if err != nil {
 		h.tb.Fatalf("listen on host %s: %s", h.name, err)
 	}
-	h.atClose(func() { conn.Close() })
+	h.OnClose(func() { conn.Close() })
 	return conn
 }
 
-// atClose has fn called when the host ends, the last one first.
-func (h *Host) atClose(fn func()) {
+// OnClose has fn called when the host ends, the last one first.
+func (h *Host) OnClose(fn func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.onClose = append(h.onClose, fn)

@@ -47,7 +47,7 @@ func (h *Host) goAtClose(serve, stop func()) {
 		defer close(done)
 		serve()
 	}()
-	h.atClose(func() {
+	h.OnClose(func() {
 		stop()
 		<-done
 	})

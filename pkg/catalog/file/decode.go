@@ -16,7 +16,10 @@ import (
 // The keys of each object of a catalog file.
 var (
 	fileKeys    = []string{"namespace", "services"}
-	serviceKeys = []string{"discoveryName", "protocol", "clientAliases", "healthCheck", "loadBalancing", "drain", "outlier", "endpoints"}
+	serviceKeys = []string{
+		"discoveryName", "protocol", "appProtocol", "mode", "clientAliases", "healthCheck", "loadBalancing", "drain", "outlier",
+		"timeout", "retry", "accessLog", "endpoints",
+	}
 	aliasKeys   = []string{"dnsName", "port"}
 	balanceKeys = []string{"policy", "panicThresholdPercent"}
 	drainKeys   = []string{"deadlineSeconds", "connections"}
@@ -30,6 +33,7 @@ func Keys() map[string][]string {
 	return map[string][]string{
 		"catalog.yaml": fileKeys, "services[]": serviceKeys, "clientAliases[]": aliasKeys, "endpoints[]": addressKeys,
 		"healthCheck": checkKeys, "loadBalancing": balanceKeys, "drain": drainKeys, "outlier": outlierKeys,
+		"timeout": timeoutKeys, "retry": retryKeys, "accessLog": accessLogKeys,
 	}
 }
 
@@ -107,10 +111,12 @@ func (r *reader) service(v strictyaml.Value) *lb.Service {
 		Drain:         drain(m.Map("drain", drainKeys...)),
 		Outlier:       outlier(m.Map("outlier", outlierKeys...)),
 		HealthCheck:   r.healthCheck(m.Map("healthCheck", checkKeys...)),
+		HTTP:          http(m),
 		Endpoints:     r.endpoints(m.List("endpoints")),
 	}
 	if m.Enum("protocol", "tcp", "tcp", "udp") == "udp" {
 		s.Protocol = lb.UDP
+		refuse(m, "is only for protocol tcp", []string{"appProtocol"})
 	}
 	s.ClientAliases = aliases(m.Get("clientAliases"), s.Name)
 	return s

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/tools/txtar"
 
@@ -93,6 +96,25 @@ func TestExample(t *testing.T) {
 	}
 }
 
+func TestHTTPExample(t *testing.T) {
+	data, err := os.ReadFile("../../../docs/examples/http.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := testDecoder().Decode("http.yaml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, fmt.Sprint(e.Service.Name.DiscoveryName, " ", e.Service.HTTP.Protocol, " ", e.Service.HTTP.Mode()))
+	}
+	want := []string{"orders http proxy", "events http proxy", "ledger grpc proxy", "search http direct"}
+	if !slices.Equal(got, want) || entries[0].Service.HTTP.AccessLog.Format != lb.LogJSON {
+		t.Errorf("got %s", outcome(entries, nil))
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.txtar")
 	for _, path := range files {
@@ -152,8 +174,30 @@ func checkService(t *testing.T, s *lb.Service) {
 	if h := s.HealthCheck; h != nil && (h.Timeout <= 0 || h.Timeout > h.Interval || h.HealthyThreshold == 0 || h.UnhealthyThreshold == 0) {
 		t.Errorf("health check %+v", h)
 	}
+	if s.HTTP != nil {
+		checkHTTP(t, s)
+	}
 	if s.Drain.Deadline <= 0 || s.Outlier.ConsecutiveFailures == 0 || s.Outlier.BaseEjection > s.Outlier.MaxEjection {
 		t.Errorf("drain %+v outlier %+v", s.Drain, s.Outlier)
+	}
+}
+
+func checkHTTP(t *testing.T, s *lb.Service) {
+	t.Helper()
+	h := *s.HTTP
+	if s.Protocol != lb.TCP || h.Direct && h != (lb.HTTP{Protocol: h.Protocol, Direct: true}) {
+		t.Errorf("%s with %+v", s.Protocol, h)
+	}
+	for _, d := range []time.Duration{h.IdleTimeout, h.RequestTimeout} {
+		if d != 0 && (d < minSeconds || d > maxTimeout) {
+			t.Errorf("timeout %s", d)
+		}
+	}
+	if r := h.Retry; r.Attempts > maxAttempts || r.BudgetPercent > 100 || r.BudgetFloor > maxFloor {
+		t.Errorf("retry %+v", r)
+	}
+	if p := h.AccessLog.Path; p != "" && p != "-" && (!filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/") {
+		t.Errorf("access log %+v", h.AccessLog)
 	}
 }
 

@@ -1,0 +1,123 @@
+package proxy
+
+import (
+	"time"
+
+	"connectd/pkg/proxy/accesslog"
+	"connectd/pkg/proxy/route"
+)
+
+// decide asks whether a failed try may be followed by another.
+func (x *exchange) decide(f route.Failure) route.Verdict {
+	return route.Decide(x.route.HTTP.Retry, route.Try{
+		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
+		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled,
+	}, &x.route.State.Budget, x.l.now)
+}
+
+// again prepares the next try.
+func (x *exchange) again(e *route.Endpoint, f route.Failure, v route.Verdict, answered bool) {
+	if v == route.AgainFree {
+		x.tries--
+		x.leave(f, false)
+		x.letGo()
+		return
+	}
+	x.retries++
+	x.leave(f, answered)
+	x.choice.Tried = append(x.choice.Tried, e)
+	if answered && x.spent() {
+		x.giveBack()
+	}
+	x.letGo()
+}
+
+// spent says whether a whole answer that nobody wants lies in its buffer, so
+// that its connection is good for more.
+func (x *exchange) spent() bool {
+	h := &x.answer
+	x.reply = flow{}
+	return !h.Chunked && h.ContentLength >= 0 && int64(len(x.resp)-h.Size) == h.ContentLength
+}
+
+// leave is the end of a try: its endpoint is counted, and what it did wrong
+// held against it.
+func (x *exchange) leave(f route.Failure, answered bool) {
+	e := x.endpoint
+	if e == nil {
+		return
+	}
+	x.endpoint = nil
+	e.InFlight.Add(-1)
+	status := 0
+	if answered {
+		status = x.answer.Status
+	}
+	e.Counters.Done(status, -1, time.Duration(x.l.clock()-x.tryBegan), x.body.bytes, x.reply.bytes)
+	switch {
+	case answered && status < 500:
+		if s, ok := x.l.p.runs.Succeeded(x.task.ID, e, time.Now()); ok {
+			x.l.p.strike(s)
+		}
+	case x.ours:
+	case answered || f != route.NoFailure:
+		x.l.p.strike(x.l.p.runs.Failed(x.task.ID, e, time.Now()))
+	}
+}
+
+// account counts and logs a request that is over.
+func (x *exchange) account(end ending) {
+	x.deadline.stop()
+	x.phase.stop()
+	x.leave(route.NoFailure, x.headAt != 0)
+	if x.route == nil {
+		x.l.p.refused(x.reason)
+		return
+	}
+	took := time.Duration(x.l.clock() - x.start)
+	status := x.status
+	if end == endReset && !x.committed {
+		status = 0
+	}
+	s := x.route.State
+	s.Counters.Done(status, -1, took, x.body.bytes, x.reply.bytes)
+	if x.reason != "" {
+		x.l.p.refused(x.reason)
+	}
+	if x.reason == reasonTimeout {
+		s.Timeouts.Add(1)
+	}
+	if x.retries > 0 {
+		outcome := route.RetryFailure
+		if x.headAt != 0 && x.status < 500 {
+			outcome = route.RetrySuccess
+		}
+		s.Retries[outcome].Add(1)
+	}
+	if x.route.HTTP.AccessLog.Path != "" && x.l.p.params.Access != nil {
+		x.log(took, status)
+	}
+}
+
+func (x *exchange) log(took time.Duration, status int) {
+	e := &x.l.entry
+	*e = accesslog.Entry{
+		Start: time.Now().Add(-took), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
+		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries), Protocol: "HTTP/1.1",
+	}
+	if x.head.Minor == 0 {
+		e.Protocol = "HTTP/1.0"
+	}
+	if x.headAt != 0 {
+		e.UpstreamTime = time.Duration(x.headAt - x.tryBegan)
+	}
+	if x.head.Size > 0 {
+		h := &x.head
+		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Target.Of(x.req), h.Host.Of(x.req)
+		e.UserAgent, e.ForwardedFor, e.RequestID = h.UserAgent.Of(x.req), h.ForwardedFor.Of(x.req), h.RequestID.Of(x.req)
+		if len(e.RequestID) == 0 {
+			e.RequestID = x.id[:]
+		}
+	}
+	x.l.p.params.Access.Log(x.route.HTTP.AccessLog, e)
+}

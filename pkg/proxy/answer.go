@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"connectd/pkg/proxy/http1"
+	"connectd/pkg/proxy/route"
+)
+
+// Reasons, in x-connectd-reason and in metrics, for answers that are
+// connectd's own.
+const (
+	reasonNoService    = "no_service"     // the VIP is no service's any more
+	reasonOutOfScope   = "out_of_scope"   // the task may not use the service's namespace
+	reasonNoEndpoint   = "no_endpoint"    // nothing to choose from
+	reasonConnect      = "connect_failed" // no endpoint could be connected to
+	reasonReset        = "reset"          // the endpoint ended the connection before it answered
+	reasonMalformed    = "malformed_answer"
+	reasonTimeout      = "timeout" // perRequestTimeout
+	reasonBadRequest   = "bad_request"
+	reasonHeadTooLarge = "head_too_large"
+	reasonSlow         = "slow_head"
+	reasonNeedsHTTP2   = "needs_http2" // the service speaks HTTP/2 only
+	reasonNeedsHTTP1   = "needs_http1"
+	reasonBodyFraming  = "bad_body"
+)
+
+// refuse answers in the endpoint's place. The client's connection lives on
+// where the request's end is known.
+func (x *exchange) refuse(status int, reason string) ending {
+	l := x.l
+	x.letGo()
+	x.deadline.stop()
+	x.leave(route.NoFailure, false)
+	x.status, x.reason, x.committed = status, reason, true
+	parsed := x.head.Size > 0 && x.size == x.head.Size && status != 400
+	keep := parsed && x.replayable && x.body.finished() && !x.head.Close && x.head.Minor == 1 && !l.p.draining.Load()
+	text := "connectd: " + http.StatusText(status) + " (" + reason + ")\n"
+	b := l.free.get(smallBuffer)
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	b = append(b, "\r\ndate: "...)
+	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
+	b = append(b, "\r\ncontent-type: text/plain; charset=utf-8\r\nx-connectd-reason: "...)
+	b = append(b, reason...)
+	if !keep {
+		b = append(b, "\r\nconnection: close"...)
+	}
+	b = append(b, "\r\ncontent-length: "...)
+	b = strconv.AppendInt(b, int64(len(text)), 10)
+	b = append(b, "\r\n\r\n"...)
+	x.reply = flow{done: true}
+	if !parsed || x.head.Method != http1.Head {
+		b = append(b, text...)
+		x.reply.bytes = int64(len(text))
+	}
+	x.stop = stopNone
+	ok := x.send(b)
+	l.free.put(b)
+	switch {
+	case !ok:
+		return endReset
+	case keep:
+		return endKeep
+	}
+	return endLinger
+}
+
+// failed answers when all tries have been used up.
+func (x *exchange) failed(f route.Failure, v route.Verdict) ending {
+	if v != route.NotRetriable {
+		x.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
+	}
+	switch f {
+	case route.ConnectFailed:
+		return x.refuse(503, reasonConnect)
+	case route.Malformed:
+		return x.refuse(502, reasonMalformed)
+	}
+	return x.refuse(503, reasonReset)
+}
+
+func (x *exchange) malformed() ending {
+	x.committed = false
+	x.l.drain(&x.reply)
+	return x.refuse(502, reasonMalformed)
+}
+
+// gone is the end of a request whose client has left: nobody is told.
+func (x *exchange) gone() ending {
+	x.stop = stopGone
+	x.letGo()
+	return endReset
+}
+
+// stopped ends a request that something else than its endpoint has ended.
+func (x *exchange) stopped() ending {
+	switch x.stop {
+	case stopDeadline:
+		if !x.committed {
+			x.leave(route.Reset, false)
+			return x.refuse(504, reasonTimeout)
+		}
+	case stopBad:
+		if !x.committed {
+			return x.refuse(400, reasonBodyFraming)
+		}
+	}
+	x.letGo()
+	return endReset
+}

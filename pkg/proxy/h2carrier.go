@@ -1,0 +1,269 @@
+package proxy
+
+import (
+	"time"
+
+	"connectd/pkg/plan"
+	"connectd/pkg/proxy/accesslog"
+	"connectd/pkg/proxy/h2"
+	"connectd/pkg/proxy/route"
+)
+
+// h2Request is what the loop knows of one HTTP/2 request, over all its tries.
+type h2Request struct {
+	l        *loop
+	x        *h2.Exchange
+	c        *client
+	route    *route.Route
+	task     *plan.Task
+	choice   route.Choice
+	retries  uint8
+	tries    uint8
+	up       *h2Upstream // of the present try
+	dialing  *h2Upstream // that it waits for
+	endpoint *route.Endpoint
+	host     *route.Endpoint // of the latest try
+	pooled   bool
+	start    int64
+	tryBegan int64
+	moved    int64 // bytes when idleness was looked at last
+	deadline timer
+	pause    timer // before the same endpoint is tried again
+	paused   bool
+	idle     timer
+	reason   string
+}
+
+// Request implements h2.Carrier.
+func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
+	c := x.Client().Session().User.(*h2Conn).owner.(*h2Client).c
+	q := &h2Request{l: l, x: x, c: c, start: l.now}
+	x.User = q
+	c.timer.stop()
+	c.requests++
+	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	switch {
+	case q.route == nil:
+		q.reason = reasonNoService
+		return from, 503
+	case q.task == nil || !route.Allows(q.task, q.route):
+		q.reason = reasonOutOfScope
+		return from, 403
+	}
+	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
+	q.route.State.Budget.Deposit(q.route.HTTP.Retry, l.now)
+	if d := q.route.HTTP.RequestTimeout; d > 0 && !x.HasDeadline {
+		l.arm(&q.deadline, d, q)
+	}
+	if d := q.route.HTTP.IdleTimeout; d > 0 {
+		l.arm(&q.idle, d, q)
+	}
+	var id [36]byte
+	l.newID(&id)
+	return h2.Origin{For: string(c.seat.source(q.route, q.choice.V6)), Proto: "http", RequestID: string(id[:])}, 0
+}
+
+// Dial implements h2.Carrier.
+func (l *loop) Dial(x *h2.Exchange) {
+	q := x.User.(*h2Request)
+	e, fresh := q.route.Choose(&q.choice)
+	if e == nil {
+		q.reason = reasonNoEndpoint
+		x.Failed(h2.ConnectFailed)
+		return
+	}
+	q.endpoint, q.host, q.tryBegan = e, e, l.now
+	e.InFlight.Add(1)
+	q.tries++
+	if !fresh {
+		q.paused = true
+		l.arm(&q.pause, sameEndpointDelay, q)
+		return
+	}
+	q.connect()
+}
+
+func (q *h2Request) connect() {
+	u, err := q.l.h2Session(q.c.seat, q.endpoint)
+	if err != nil {
+		q.x.Failed(h2.ConnectFailed)
+		return
+	}
+	q.up, q.pooled = u, u.used
+	if u.dialing {
+		u.waiting = append(u.waiting, q.x)
+		q.dialing = u
+		return
+	}
+	u.used = true
+	u.timer.stop()
+	q.x.Connected(u.session)
+}
+
+// Abandon implements h2.Carrier.
+func (l *loop) Abandon(x *h2.Exchange) {
+	q := x.User.(*h2Request)
+	q.dialing, q.paused = nil, false
+}
+
+// Judge implements h2.Carrier.
+func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
+	q := x.User.(*h2Request)
+	e, failure := q.endpoint, failures[f]
+	if e == nil { // there was none to try
+		return false
+	}
+	q.leave(failure, 0)
+	v := route.Decide(q.route.HTTP.Retry, route.Try{
+		Failure: failure, Idempotent: idempotent(x.Method), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled,
+	}, &q.route.State.Budget, l.now)
+	switch v {
+	case route.AgainFree:
+		q.tries--
+		return true
+	case route.Again:
+		q.retries++
+		q.choice.Tried = append(q.choice.Tried, e)
+		return true
+	case route.NotRetriable:
+	default:
+		q.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
+	}
+	return false
+}
+
+var failures = [...]route.Failure{
+	h2.ConnectFailed:   route.ConnectFailed,
+	h2.Unsent:          route.Unsent,
+	h2.RefusedStream:   route.RefusedStream,
+	h2.Reset:           route.Reset,
+	h2.Unavailable:     route.Unavailable,
+	h2.GRPCUnavailable: route.GRPCUnavailable,
+	h2.Malformed:       route.Malformed,
+}
+
+// leave is the end of a try; status 0 is no answer.
+func (q *h2Request) leave(f route.Failure, status int) {
+	e := q.endpoint
+	if e == nil {
+		return
+	}
+	q.endpoint = nil
+	e.InFlight.Add(-1)
+	p := q.l.p
+	e.Counters.Done(status, q.x.GRPCStatus, time.Duration(q.l.clock()-q.tryBegan), q.x.Received, q.x.Sent)
+	switch {
+	case f == route.RefusedStream || f == route.Unsent:
+	case f != route.NoFailure || status >= 500 || q.x.GRPCStatus == grpcUnavailable:
+		p.strike(p.runs.Failed(q.task.ID, e, time.Now()))
+	case status != 0:
+		if s, ok := p.runs.Succeeded(q.task.ID, e, time.Now()); ok {
+			p.strike(s)
+		}
+	}
+	if q.up != nil {
+		q.up.released()
+		q.up = nil
+	}
+}
+
+const grpcUnavailable = 14
+
+// Done implements h2.Carrier.
+func (l *loop) Done(x *h2.Exchange) {
+	q := x.User.(*h2Request)
+	q.deadline.stop()
+	q.pause.stop()
+	q.idle.stop()
+	q.leave(route.NoFailure, x.Status)
+	q.c.armH2()
+	if q.reason == "" {
+		q.reason = x.Reason
+	}
+	if q.reason != "" {
+		l.p.refused(q.reason)
+	}
+	if q.route == nil {
+		return
+	}
+	s := q.route.State
+	took := time.Duration(l.clock() - q.start)
+	s.Counters.Done(x.Status, x.GRPCStatus, took, x.Received, x.Sent)
+	if q.reason == reasonTimeout {
+		s.Timeouts.Add(1)
+	}
+	if q.retries > 0 {
+		outcome := route.RetryFailure
+		if x.Status != 0 && x.Status < 500 && x.GRPCStatus != grpcUnavailable {
+			outcome = route.RetrySuccess
+		}
+		s.Retries[outcome].Add(1)
+	}
+	if q.route.HTTP.AccessLog.Path != "" && l.p.params.Access != nil {
+		q.log(took)
+	}
+}
+
+// expired of a request's timers.
+func (q *h2Request) expired(t *timer) {
+	switch {
+	case t == &q.deadline:
+		if !q.x.Answered() {
+			q.reason = reasonTimeout
+			q.leave(route.Reset, 0)
+			q.x.Expire()
+		}
+	case t == &q.idle:
+		q.checkIdle()
+	case q.paused:
+		q.paused = false
+		q.connect()
+	}
+}
+
+// checkIdle ends a response of which nothing has moved since it looked last.
+func (q *h2Request) checkIdle() {
+	moved := q.x.Received + q.x.Sent
+	if q.x.Answered() && moved == q.moved {
+		q.x.Cut()
+		return
+	}
+	q.moved = moved
+	q.l.arm(&q.idle, q.route.HTTP.IdleTimeout, q)
+}
+
+func (q *h2Request) log(took time.Duration) {
+	x := q.x
+	e := &q.l.entry
+	*e = accesslog.Entry{
+		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
+		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1, StreamID: x.Client().ID,
+		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
+	}
+	if q.host != nil {
+		e.UpstreamHost = q.host.Address
+	}
+	for _, h := range x.Request {
+		switch h.Name {
+		case ":path":
+			e.Path = []byte(h.Value)
+		case ":authority":
+			e.Authority = []byte(h.Value)
+		case "user-agent":
+			e.UserAgent = []byte(h.Value)
+		case "x-forwarded-for":
+			e.ForwardedFor = []byte(h.Value)
+		case "x-request-id":
+			e.RequestID = []byte(h.Value)
+		}
+	}
+	q.l.p.params.Access.Log(q.route.HTTP.AccessLog, e)
+}
+
+func idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
+}
