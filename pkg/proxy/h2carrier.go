@@ -91,7 +91,7 @@ func (q *h2Request) connect() {
 	}
 	q.up, q.pooled = u, u.used
 	if u.dialing {
-		u.waiting = append(u.waiting, q.x)
+		u.waiting = append(u.waiting, q)
 		q.dialing = u
 		return
 	}
