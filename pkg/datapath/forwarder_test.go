@@ -21,7 +21,11 @@ import (
 // own on the VIPs' port at every address.
 func forwardRig(t *testing.T) (*rig, *testutil.Host, *plan.Task) {
 	t.Helper()
-	r := newRig(t)
+	return forwardRigOver(t, newRig(t))
+}
+
+func forwardRigOver(t *testing.T, r *rig) (*rig, *testutil.Host, *plan.Task) {
+	t.Helper()
 	web, a := r.w.Host("web"), r.w.Host("a")
 	web.ServeName("itself", "[::]:80")
 	a.ServeName("a", at(a.Addr4(), 8080))
@@ -126,7 +130,13 @@ func TestForwardKilled(t *testing.T) {
 	r, web, task := forwardRig(t)
 	k := r.forward(web, task.NetnsCookie)
 	holder := web.Command(t.Context(), "sleep", "1000")
-	holder.ExtraFiles = []*os.File{fileOf(t, k.v4), fileOf(t, k.v6)}
+	for _, l := range []*net.TCPListener{k.v4, k.v6} {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder.ExtraFiles = append(holder.ExtraFiles, f)
+	}
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
