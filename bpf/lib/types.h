@@ -180,6 +180,7 @@ struct admission_key {
 
 struct admission {
 	__u32 task;
+	__u32 ended; /* its socket is gone: good for the accept queue, not for another SYN */
 };
 
 struct datagram_key {
