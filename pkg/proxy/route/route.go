@@ -15,6 +15,7 @@ type Route struct {
 	*plan.Service
 	State     *Service
 	Authority []byte // "name:port" for requests that have no Host
+	Former    bool   // new connections are not the forwarder's: those it has are to end with an answer
 
 	v4, v6 choices
 }
