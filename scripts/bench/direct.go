@@ -26,19 +26,19 @@ func measureDirect(ctx context.Context, st *stage, s scale) ([]row, error) {
 		seen, err := rounds(ctx, s.directPairs, []*contender{plain, read, vip, again}, func(c *contender) (shot, error) {
 			h := l.hammer
 			h.Address, h.For = c.front[frontHTTP], s.leg
-			d, err := st.client.do(order{Hammer: &h})
-			return d.Result.shot(), err
+			r, err := st.client.hammer(h)
+			return r.shot(), err
 		})
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", l.name, err)
 		}
 		add := func(name string, b bound, samples []float64) {
-			rows = append(rows, newRow("no hop, "+l.name+": "+name, "", b, samples))
+			rows = append(rows, newRow(l.name+": "+name, "", b, samples))
 		}
 		add("requests/s mode: direct / direct", atLeast(0.97), seen.ratios(read, plain, rate))
 		add("requests/s TCP service / direct", reported, seen.ratios(vip, plain, rate))
 		add("requests/s direct / direct (noise)", reported, seen.ratios(again, plain, rate))
-		rows = append(rows, newRow("no hop, "+l.name+": requests/s direct", "/s", reported, seen.values(plain, rate)))
+		rows = append(rows, newRow(l.name+": requests/s direct", "/s", reported, seen.values(plain, rate)))
 	}
 	return rows, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -14,7 +15,7 @@ type bars struct {
 
 // forwardLoad is a kind of HTTP/1 traffic through proxies.
 type forwardLoad struct {
-	name   string
+	name   string // in the tables
 	hammer hammer
 	few    bool // half of the rounds: it has no bar
 	beside bool // bulk runs beside it
@@ -63,10 +64,7 @@ func measureForward(ctx context.Context, st *stage, s scale, loads []forwardLoad
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w%s", l.name, err, st.said())
 		}
-		rows = append(rows, forwardRows(st, seen, "proxy, "+l.name, l.bars)...)
-		if l.beside {
-			rows = append(rows, newRow("proxy, "+l.name+": the 1 MiB requests/s, connectd / HAProxy", "", reported, seen.ratios(&st.connectd, &st.haproxy, side)))
-		}
+		rows = append(rows, forwardRows(st, seen, l.name, l.bars)...)
 	}
 	return rows, nil
 }
@@ -74,20 +72,29 @@ func measureForward(ctx context.Context, st *stage, s scale, loads []forwardLoad
 // strike is one load on one contender.
 func (st *stage) strike(c *contender, l forwardLoad) (shot, error) {
 	l.hammer.Address = c.front[frontHTTP]
+	if l.beside {
+		bulk := hammer{Address: l.hammer.Address, Path: "/mib", Connections: 4, For: l.hammer.For}
+		if _, err := st.bulk.do(order{Hammer: &bulk}); err != nil {
+			return shot{}, err
+		}
+	}
+	if _, err := st.client.do(order{Hammer: &l.hammer}); err != nil {
+		return shot{}, err
+	}
 	return measured(c, func() (int, shot, error) {
 		if l.beside {
-			bulk := hammer{Address: l.hammer.Address, Path: "/mib", Connections: 4, For: l.hammer.For}
-			if err := st.bulk.send(order{Hammer: &bulk}); err != nil {
+			if err := st.bulk.send(order{Strike: true}); err != nil {
 				return 0, shot{}, err
 			}
 		}
-		d, err := st.client.do(order{Hammer: &l.hammer})
+		d, err := st.client.do(order{Strike: true})
 		s := d.Result.shot()
+		if l.hammer.Path != "/" {
+			s.p99 = 0 // of too few requests
+		}
 		if l.beside {
 			beside, besideErr := st.bulk.wait()
-			if err == nil {
-				err = besideErr
-			}
+			err = errors.Join(err, besideErr)
 			s.side = beside.Result.shot().rate
 		}
 		return d.Result.Requests, s, err
@@ -97,32 +104,31 @@ func (st *stage) strike(c *contender, l forwardLoad) (shot, error) {
 // forwardRows compares, under one load, what was seen of connectd with what
 // was seen of the others.
 func forwardRows(st *stage, seen shots, what string, b bars) []row {
-	var rows []row
-	add := func(name string, bar bound, a, b *contender, of func(shot) float64) {
-		if len(seen[a]) == 0 || len(seen[b]) == 0 {
-			return
-		}
-		r := newRow(fmt.Sprintf("%s: %s, %s / %s", what, name, a.name, b.name), "", bar, seen.ratios(a, b, of))
-		rows = append(rows, r)
-	}
 	me, one := &st.connectd, &st.haproxy
-	noise := func(name string, of func(shot) float64) {
-		add(name, reported, &st.again, one, of)
-		rows[len(rows)-1].what = fmt.Sprintf("%s: %s, HAProxy / HAProxy (noise)", what, name)
+	versus := func(figure string, bar bound, other *contender, of func(shot) float64) row {
+		return newRow(fmt.Sprintf("%s: %s, connectd / %s", what, figure, other.name), "", bar, seen.ratios(me, other, of))
 	}
-	add("requests/s", b.haproxy, me, one, rate)
-	noise("requests/s", rate)
-	add("requests/s", b.pair, me, &st.pair, rate)
-	add("requests/s", b.reverse, me, &st.reverse, rate)
-	if len(seen.values(me, p99)) > 0 && seen[me][0].p99 > 0 {
-		add("p99", b.p99, me, one, p99)
-		rows[len(rows)-1].noise = noiseOf(seen.ratios(&st.again, one, p99))
-		noise("p99", p99)
+	noise := func(figure string, of func(shot) float64) row {
+		return newRow(fmt.Sprintf("%s: %s, HAProxy / HAProxy (noise)", what, figure), "", reported, seen.ratios(&st.again, one, of))
 	}
-	add("CPU per request", b.cpu, me, one, cpu)
-	noise("CPU per request", cpu)
-	rows = append(rows,
+	rows := []row{versus("requests/s", b.haproxy, one, rate), noise("requests/s", rate)}
+	for _, other := range []struct {
+		*contender
+		bar bound
+	}{{&st.pair, b.pair}, {&st.reverse, b.reverse}} {
+		if len(seen[other.contender]) > 0 {
+			rows = append(rows, versus("requests/s", other.bar, other.contender, rate))
+		}
+	}
+	if seen[me][0].p99 > 0 {
+		judged := versus("p99", b.p99, one, p99)
+		judged.noise = noiseOf(seen.ratios(&st.again, one, p99))
+		rows = append(rows, judged, noise("p99", p99))
+	}
+	if seen[me][0].side > 0 { // CPU time is of both loads
+		return append(rows, newRow(what+": the 1 MiB requests/s, connectd / HAProxy", "", reported, seen.ratios(me, one, side)))
+	}
+	return append(rows, versus("CPU per request", b.cpu, one, cpu), noise("CPU per request", cpu),
 		newRow(what+": requests/s, connectd", "/s", reported, seen.values(me, rate)),
 		newRow(what+": CPU per request, connectd", "us", reported, seen.values(me, cpu)))
-	return rows
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -37,17 +38,20 @@ type result struct {
 	P50, P99 time.Duration
 }
 
-// striker runs a hammer.
+// striker runs a hammer, in two steps: whoever measures looks at clocks between
+// them.
 type striker struct {
-	epoll   int
-	to      unix.Sockaddr
-	request []byte
-	fresh   bool
-	until   time.Time // no request is begun after it
-	conns   map[int32]*striking
-	pending int
-	took    []time.Duration
-	scratch []byte
+	epoll       int
+	to          unix.Sockaddr
+	request     []byte
+	connections int
+	fresh       bool
+	last        time.Duration
+	until       time.Time // no request is begun after it
+	conns       map[int32]*striking
+	pending     int // requests without an answer
+	took        []time.Duration
+	scratch     []byte
 }
 
 // striking is one connection. A response is first a head that is read into
@@ -60,33 +64,41 @@ type striking struct {
 	body  bool
 }
 
-// run makes the connections, sends one request over each to warm up all that
-// stands behind them, and then loads.
-func (h *hammer) run() (result, error) {
+// warm makes the connections and sends one request over each, so that all that
+// stands behind them is there before anything is measured.
+func (h *hammer) warm() (*striker, error) {
 	s, err := newStriker(h)
 	if err != nil {
-		return result{}, err
+		return nil, err
 	}
-	defer s.close()
 	for range h.Connections {
-		if err := s.open(); err != nil {
-			return result{}, err
+		if err = s.open(); err != nil {
+			break
 		}
 	}
-	if err := s.loop(); err != nil {
-		return result{}, err
+	if err == nil {
+		err = s.loop()
 	}
-	idle := s.idle()
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// run loads, once, and ends the connections.
+func (s *striker) run() (result, error) {
+	defer s.close()
 	s.took = s.took[:0]
 	begun := time.Now()
-	s.until = begun.Add(h.For)
-	for range h.Connections - len(idle) { // Fresh: all have ended
-		if err := s.open(); err != nil {
+	s.until = begun.Add(s.last)
+	for _, c := range slices.Collect(maps.Values(s.conns)) {
+		if err := s.send(c); err != nil {
 			return result{}, err
 		}
 	}
-	for _, c := range idle {
-		if err := s.send(c); err != nil {
+	for s.pending < s.connections { // fresh: those that warmed up have ended
+		if err := s.open(); err != nil {
 			return result{}, err
 		}
 	}
@@ -110,7 +122,8 @@ func newStriker(h *hammer) (*striker, error) {
 		return nil, err
 	}
 	s := &striker{
-		to: &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}, fresh: h.Fresh,
+		to:          &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())},
+		connections: h.Connections, fresh: h.Fresh, last: h.For,
 		conns: map[int32]*striking{}, scratch: make([]byte, readSize), took: make([]time.Duration, 0, 1<<20),
 	}
 	closing := ""
@@ -127,14 +140,6 @@ func (s *striker) close() {
 		unix.Close(c.fd)
 	}
 	unix.Close(s.epoll)
-}
-
-func (s *striker) idle() []*striking {
-	var all []*striking
-	for _, c := range s.conns {
-		all = append(all, c)
-	}
-	return all
 }
 
 // open makes a connection and sends a request. Its time begins with the

@@ -52,7 +52,7 @@ func measureStreams(ctx context.Context, st *stage, s scale, front int) ([]row, 
 		if err != nil {
 			return rows, fmt.Errorf("%s, %s: %w%s", what, l.name, err, st.said())
 		}
-		rows = append(rows, forwardRows(st, seen, "proxy, "+what+", "+l.name, bars{haproxy: atLeast(0.9), reverse: atLeast(2)})...)
+		rows = append(rows, forwardRows(st, seen, what+", "+l.name, bars{haproxy: atLeast(0.9), reverse: atLeast(2)})...)
 	}
 	return rows, nil
 }

@@ -33,7 +33,8 @@ type order struct {
 	// one where a gRPC call is to succeed.
 	Reach  string  `json:",omitempty"`
 	Unary  string  `json:",omitempty"`
-	Hammer *hammer `json:",omitempty"`
+	Hammer *hammer `json:",omitempty"` // make its connections
+	Strike bool    `json:",omitempty"` // run it
 	Hold   *hold   `json:",omitempty"`
 }
 
@@ -105,6 +106,15 @@ func (p *peer) wait() (done, error) {
 	return d, nil
 }
 
+// hammer warms a load up and runs it.
+func (p *peer) hammer(h hammer) (result, error) {
+	if _, err := p.do(order{Hammer: &h}); err != nil {
+		return result{}, err
+	}
+	d, err := p.do(order{Strike: true})
+	return d.Result, err
+}
+
 func (p *peer) do(o order) (done, error) {
 	if err := p.send(o); err != nil {
 		return done{}, err
@@ -127,6 +137,7 @@ func runPeer() error {
 	signal.Ignore(os.Interrupt)
 	out := json.NewEncoder(os.Stdout)
 	var held []net.Conn
+	var loaded *striker
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var o order
 		if err := json.Unmarshal(in.Bytes(), &o); err != nil {
@@ -146,7 +157,9 @@ func runPeer() error {
 		case o.Unary != "":
 			err = unary(o.Unary)
 		case o.Hammer != nil:
-			d.Result, err = o.Hammer.run()
+			loaded, err = o.Hammer.warm()
+		case o.Strike:
+			d.Result, err = loaded.run()
 		case o.Hold != nil:
 			held, err = o.Hold.run(held)
 		}

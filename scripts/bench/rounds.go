@@ -10,7 +10,7 @@ import (
 // shot is one measured load on one contender.
 type shot struct {
 	rate float64 // requests/s
-	p99  float64 // us
+	p99  float64 // us; 0 if it is not known
 	cpu  float64 // of the contender, us for each request
 	side float64 // requests/s of the load beside it, where there is one
 }
