@@ -21,6 +21,9 @@ packages() {
 		curl HTTP tests ask with curl
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
+		nginx is a server of HTTP tests and a proxy before the forwarder
+		wrk is a client of HTTP tests
+		nghttp2-client h2load is a client of HTTP/2 tests
 		shellcheck the scripts are linted
 		make everything starts with make
 		ca-certificates Go downloads modules over TLS
