@@ -27,6 +27,7 @@ SEC("sk_lookup")
 int forward(struct bpf_sk_lookup *ctx)
 {
 	struct admission_key key = { .netns = netns_cookie };
+	struct admission *admitted = NULL;
 	struct bpf_sock *sk;
 	__u32 seat;
 	long err;
@@ -47,7 +48,9 @@ int forward(struct bpf_sk_lookup *ctx)
 	/* Two bytes: the field is wider before 5.18, and has its port there. */
 	key.local_port = ctx->remote_port;
 	key.vip_port = bpf_htons(ctx->local_port);
-	if (ctx->protocol != IPPROTO_TCP || !bpf_map_lookup_elem(&admissions_v1, &key))
+	if (ctx->protocol == IPPROTO_TCP)
+		admitted = bpf_map_lookup_elem(&admissions_v1, &key);
+	if (!admitted || admitted->ended)
 		return is_node ? SK_PASS : SK_DROP;
 	sk = bpf_map_lookup_elem(&listeners_v1, &seat);
 	if (!sk)

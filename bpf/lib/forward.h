@@ -38,10 +38,19 @@ static __always_inline void admit(const struct connection *c)
 	bpf_map_update_elem(&admissions_v1, &key, &value, BPF_ANY);
 }
 
-/* A connection that was never established will not be accepted. */
+/* The client's socket is gone. One that was never established will not be
+ * accepted; another may wait in the accept queue with its request. If it fell
+ * from there, what is left must not admit whoever gets the port next. */
 static __always_inline void dismiss(const struct connection *c)
 {
 	struct admission_key key = admission_of(c);
+	struct admission ended = { .task = c->task, .ended = 1 };
 
-	bpf_map_delete_elem(&admissions_v1, &key);
+	if (!(c->flags & CONNECTION_ESTABLISHED)) {
+		bpf_map_delete_elem(&admissions_v1, &key);
+		return;
+	}
+	/* Replaced and not written in place: the value may become another's. */
+	if (bpf_map_lookup_elem(&admissions_v1, &key))
+		bpf_map_update_elem(&admissions_v1, &key, &ended, BPF_EXIST);
 }

@@ -81,10 +81,8 @@ static __always_inline bool track(__u64 cookie, const struct connection *c, bool
 	struct connection *old;
 	struct endpoint_stats *e;
 
-	if (subflow) {
-		bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
-		return true;
-	}
+	if (subflow)
+		return held && *held < max_task_connections && !bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
 	old = bpf_map_lookup_elem(&connections_v1, &cookie);
 	if (old && !(old->flags & CONNECTION_ARMED))
 		forget(cookie, old); /* the socket's earlier, other destination */
@@ -116,6 +114,13 @@ static __always_inline struct addr local_of(const struct bpf_sock_ops *ops)
 				ops->local_ip6[2], ops->local_ip6[3] } };
 }
 
+/* The local end, known from TCP_CONNECT_CB on. */
+static __always_inline void locate(const struct bpf_sock_ops *ops, struct connection *c)
+{
+	c->local = local_of(ops);
+	c->local_port = bpf_htons(ops->local_port);
+}
+
 /* Callbacks are added to those of other programs on the same socket; setting
  * them plainly would take theirs away. */
 static __always_inline void arm(struct bpf_sock_ops *ops)
@@ -124,14 +129,20 @@ static __always_inline void arm(struct bpf_sock_ops *ops)
 					       BPF_SOCK_OPS_RTO_CB_FLAG);
 }
 
-static __always_inline struct connection *adopt_subflow(__u64 cookie)
+static __always_inline struct connection *adopt_subflow(struct bpf_sock_ops *ops, __u64 cookie)
 {
 	struct connection *c = bpf_map_lookup_elem(&subflows_v1, &cookie);
 
 	if (!c)
 		return NULL;
-	if (!track(cookie, c, false))
+	if (!track(cookie, c, false)) {
 		count(OUTCOME_UNTRACKED);
+		/* Too late to send it to an endpoint. */
+		if (c->flags & CONNECTION_FORWARDED) {
+			locate(ops, c);
+			admit(c);
+		}
+	}
 	bpf_map_delete_elem(&subflows_v1, &cookie);
 	return bpf_map_lookup_elem(&connections_v1, &cookie);
 }
@@ -144,7 +155,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	struct endpoint_stats *e;
 
 	if (!c)
-		c = adopt_subflow(cookie);
+		c = adopt_subflow(ops, cookie);
 	if (!c || c->protocol != IPPROTO_TCP || (c->flags & CONNECTION_ARMED))
 		return;
 	/* remote_port holds a __be16 in its upper half. */
@@ -152,8 +163,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 		forget(cookie, c);
 		return;
 	}
-	c->local = local_of(ops);
-	c->local_port = bpf_htons(ops->local_port);
+	locate(ops, c);
 	c->started_ns = bpf_ktime_get_ns();
 	c->flags |= CONNECTION_ARMED;
 	arm(ops);
@@ -287,8 +297,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 	if (!c)
 		return;
 	if (c->flags & CONNECTION_FORWARDED) {
-		if (!(c->flags & CONNECTION_ESTABLISHED))
-			dismiss(c);
+		dismiss(c);
 		release_quota(c);
 		bpf_map_delete_elem(&connections_v1, &cookie);
 		return;

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -111,61 +110,4 @@ func TestHTTP(t *testing.T) {
 	if err != nil || string(out) != "200" {
 		t.Errorf("curl says %s (%v)", out, err)
 	}
-}
-
-// After kill -9 new connections go straight to an endpoint; after a restart
-// requests are the forwarder's again.
-func TestHTTPWithoutDaemon(t *testing.T) {
-	s, webs := newHTTPShop(t, "a")
-	s.begin(service("orders", "appProtocol: http", "a"))
-	url := "http://" + s.at80("orders") + "/"
-	forwarded := func(want bool) {
-		t.Helper()
-		c := httpClient(t, s.web)
-		webs["a"].answer(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("X-Request-Id") != "") })
-		if _, body, err := get(c, url); err != nil || body != fmt.Sprint(want) {
-			t.Errorf("went through the forwarder: %s (%v), want %v", body, err, want)
-		}
-	}
-	forwarded(true)
-	s.daemon.kill()
-	forwarded(false)
-	s.start()
-	forwarded(true)
-}
-
-// A graceful restart under load loses no request of clients that go on.
-func TestHTTPRestartUnderLoad(t *testing.T) {
-	s, _ := newHTTPShop(t, "a", "b")
-	s.begin(service("orders", "appProtocol: http", "a", "b"))
-	url := "http://" + s.at80("orders") + "/"
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	var done, failed atomic.Int64
-	for range 8 {
-		c := httpClient(t, s.web)
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if status, body, err := get(c, url); err != nil || status != 200 {
-					failed.Add(1)
-					t.Errorf("got %d %q (%v)", status, body, err)
-				}
-				done.Add(1)
-			}
-		})
-	}
-	for range 3 {
-		before := done.Load()
-		s.eventually(10*time.Second, func() error {
-			if done.Load() < before+100 {
-				return fmt.Errorf("%d requests so far", done.Load())
-			}
-			return nil
-		})
-		s.daemon.stop()
-		s.start()
-	}
-	cancel()
-	wg.Wait()
-	t.Logf("%d requests, %d failed", done.Load(), failed.Load())
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -52,6 +53,9 @@ func BenchmarkHook(b *testing.B) {
 	}
 	hot := func(int) netip.AddrPort { return benchVIP(benchServices / 2) }
 	turn := func(i int) netip.AddrPort { return benchVIP(i%benchServices + 1) }
+	forwarded := func(int) netip.AddrPort { return benchForwarded }
+	connection := []string{"connect4", "sock_ops", "sock_release"}
+	lookup := []string{"sk_lookup"}
 	for _, bench := range []struct {
 		name  string
 		to    func(int) netip.AddrPort
@@ -60,10 +64,18 @@ func BenchmarkHook(b *testing.B) {
 		{"hot", hot, []string{"connect4"}},
 		{"turn", turn, []string{"connect4"}},
 		{"bystander", bystander, []string{"connect4"}},
-		{"bystander_connection", bystander, []string{"connect4", "sock_ops", "sock_release"}},
-		{"hot_connection", hot, []string{"connect4", "sock_ops", "sock_release"}},
+		{"bystander_connection", bystander, connection},
+		{"hot_connection", hot, connection},
+		// From here on the forwarder stands.
+		{"forwarded", forwarded, []string{"connect4"}},
+		{"forwarded_connection", forwarded, connection},
+		{"forwarded_lookup", forwarded, lookup},
+		{"bystander_lookup", bystander, lookup},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
+			if strings.HasPrefix(bench.name, "forwarded") || bench.hooks[0] == "sk_lookup" {
+				h.forward()
+			}
 			h.connect(b, bench.to) // warms up
 			var costs, empties []float64
 			for b.Loop() {
@@ -84,16 +96,24 @@ func BenchmarkHook(b *testing.B) {
 	if got, err := h.dp.Outcomes(); err != nil || got["translated"] == 0 || got["untracked"] != 0 {
 		b.Errorf("connections were not all translated with their state: %v %v", got, err)
 	}
+	if got, err := h.dp.Outcomes(); err != nil || h.desk != nil && got["forwarded"] == 0 || got["forwarder_away"] != 0 {
+		b.Errorf("connections were not all forwarded: %v %v", got, err)
+	}
 }
 
 // hookBench is a datapath with 10,000 services whose endpoints all live on the
 // client's own host, between two sets of empty programs.
 type hookBench struct {
-	ctx      context.Context
-	dp       *Datapath
-	host     *testutil.Host
-	listener int
-	programs map[string][]*ebpf.Program // by hook: empty, ours, empty
+	ctx  context.Context
+	r    *rig
+	dp   *Datapath
+	task *plan.Task
+	desk *desk // nil until the forwarder stands
+	// deskListener is the desk's, in blocking mode.
+	deskListener int
+	host         *testutil.Host
+	listener     int
+	programs     map[string][]*ebpf.Program // by hook: empty, ours, empty
 }
 
 func newHookBench(ctx context.Context, b *testing.B) *hookBench {
@@ -105,13 +125,15 @@ func newHookBench(ctx context.Context, b *testing.B) *hookBench {
 	}
 	b.Cleanup(func() { r.close() })
 	r.open()
-	h := &hookBench{ctx: ctx, dp: r.dp, host: r.w.Host("web"), programs: make(map[string][]*ebpf.Program)}
+	h := &hookBench{ctx: ctx, r: r, dp: r.dp, host: r.w.Host("web"), programs: make(map[string][]*ebpf.Program)}
+	h.task = r.task(h.host, 1)
 	h.attachEmpty(b, cgroup.Path())
 	r.apply(func(d *plan.Desired) {
-		d.Tasks = []*plan.Task{r.task(h.host, 1)}
+		d.Tasks = []*plan.Task{h.task}
 		for id := range lb.ServiceID(benchServices) {
 			d.Services = append(d.Services, benchService(id+1))
 		}
+		d.Services = append(d.Services, proxied(benchService(benchServices+1)))
 	})
 	for _, hk := range hooks {
 		if h.programs[hk.name] != nil {
@@ -157,6 +179,41 @@ func (h *hookBench) attachEmpty(b *testing.B, cgroup string) {
 	}
 }
 
+// forward puts the forwarder in force, between two empty sk_lookup programs.
+func (h *hookBench) forward() {
+	if h.desk != nil {
+		return
+	}
+	h.attachEmptyLookup()
+	h.desk = h.r.forward(h.host, h.task.NetnsCookie)
+	h.programs["sk_lookup"] = append(h.programs["sk_lookup"], h.desk.prog)
+	h.attachEmptyLookup()
+	f, err := h.desk.v4.File()
+	if err != nil {
+		h.r.tb.Fatal(err)
+	}
+	h.r.tb.Cleanup(func() { f.Close() })
+	h.deskListener = int(f.Fd()) // blocks from now on
+}
+
+func (h *hookBench) attachEmptyLookup() {
+	tb := h.r.tb
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "empty", Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err != nil {
+		tb.Fatalf("load empty sk_lookup: %s", err)
+	}
+	tb.Cleanup(func() { prog.Close() })
+	var l link.Link
+	if err := h.host.Do(func() error { l, err = attachNetns(prog); return err }); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { l.Close() })
+	h.programs["sk_lookup"] = append(h.programs["sk_lookup"], prog)
+}
+
 // listen makes all of 10.0.0.0/8 the host's own and listens on it.
 func (h *hookBench) listen(b *testing.B) {
 	err := h.host.Do(func() error {
@@ -188,6 +245,9 @@ func benchVIP(id int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 254, byte(id >> 8), byte(id)}), 80)
 }
 
+// benchForwarded is the one service of the forwarder.
+var benchForwarded = benchVIP(benchServices + 1)
+
 func benchService(id lb.ServiceID) *plan.Service {
 	s := &plan.Service{
 		Service: &lb.Service{Name: lb.ServiceName{Namespace: "prod", DiscoveryName: fmt.Sprintf("s%05d", id)}, Protocol: lb.TCP},
@@ -210,6 +270,9 @@ func (h *hookBench) connect(b *testing.B, to func(int) netip.AddrPort) {
 		for i := range benchRound {
 			if h.ctx.Err() != nil {
 				return h.ctx.Err()
+			}
+			if h.desk != nil && i%1000 == 0 {
+				h.desk.Beat() // there is no loop
 			}
 			if err := h.connectOnce(to(i)); err != nil {
 				return fmt.Errorf("connection %d to %s: %w", i, to(i), err)
@@ -235,9 +298,24 @@ func (h *hookBench) connectOnce(to netip.AddrPort) error {
 	if err := unix.Connect(client, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != nil {
 		return err
 	}
+	if to == benchForwarded {
+		return h.acceptForwarded(to)
+	}
 	server, _, err := unix.Accept(h.listener)
 	if err != nil {
 		return err
+	}
+	return unix.Close(server)
+}
+
+// acceptForwarded does what the forwarder does.
+func (h *hookBench) acceptForwarded(vip netip.AddrPort) error {
+	server, from, err := unix.Accept(h.deskListener)
+	if err != nil {
+		return err
+	}
+	if id, ok := h.desk.Caller(sockaddr(from), vip); !ok || id != h.task.ID {
+		return fmt.Errorf("accepted from task %d (%v), want %d", id, ok, h.task.ID)
 	}
 	return unix.Close(server)
 }

@@ -19,8 +19,9 @@ type connectAddr struct {
 }
 
 type connectAdmission struct {
-	_    structs.HostLayout
-	Task uint32
+	_     structs.HostLayout
+	Task  uint32
+	Ended uint32
 }
 
 type connectAdmissionKey struct {

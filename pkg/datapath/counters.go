@@ -156,6 +156,7 @@ func (d *Datapath) Maps() ([]MapFill, error) {
 		d.objs.TasksCgroupV1: countAll[uint64, connectTask](d.objs.TasksCgroupV1),
 		d.objs.AvoidsV1:      countAll[connectTaskEndpoint, uint8](d.objs.AvoidsV1),
 		d.objs.ResolversV1:   countAll[connectResolverKey, connectResolver](d.objs.ResolversV1),
+		d.objs.ForwardersV1:  countAll[uint64, connectForwarder](d.objs.ForwardersV1),
 	}
 	var out []MapFill
 	for pin, m := range d.objs.all() {
@@ -231,6 +232,7 @@ func (o *connectObjects) usedBy(spec *ebpf.CollectionSpec) map[string]*ebpf.Map 
 		for _, ins := range prog.Instructions {
 			if m := ours[ins.Reference()]; m != nil && ins.IsLoadFromMap() {
 				used[ins.Reference()] = m
+				spec.Maps[ins.Reference()].MaxEntries = m.MaxEntries()
 			}
 		}
 	}

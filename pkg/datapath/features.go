@@ -41,6 +41,8 @@ func Features() []Feature {
 			Missing: features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetNetnsCookie)},
 		{Name: "BPF ring buffer", Needed: true, Since: "5.8", Missing: features.HaveMapType(ebpf.RingBuf)},
 		{Name: "kernel type information (CO-RE)", Needed: true, Since: "5.10 with CONFIG_DEBUG_INFO_BTF", Missing: haveBTF()},
+		{Name: "socket lookup programs", Since: "5.9", Lost: "HTTP services are reached directly, as TCP ones are",
+			Missing: features.HaveProgramType(ebpf.SkLookup)},
 		{Name: "errno of a refused connect", Since: "5.18", Lost: "a service without endpoints gives ENETUNREACH (UDP: EPERM), not EHOSTUNREACH",
 			Missing: features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval)},
 		{Name: "inet_diag destroy", Since: "4.9 with CONFIG_INET_DIAG_DESTROY", Lost: "drains cannot end connections",

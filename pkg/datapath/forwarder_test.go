@@ -2,103 +2,32 @@ package datapath
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"syscall"
+	"os"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 	"connectd/pkg/testutil"
 )
 
-// desk is a forwarder's listeners in a host's namespace, and what they accept.
-type desk struct {
-	*Forwarder
-	listeners []*net.TCPListener
-	accepted  chan *net.TCPConn
+// forwardRig is a client, task 7, of proxied service 1, whose endpoints on
+// host a answer as "a" and, over IPv6, "a6". The client has a server of its
+// own on the VIPs' port at every address.
+func forwardRig(t *testing.T) (*rig, *testutil.Host, *plan.Task) {
+	t.Helper()
+	return forwardRigOver(t, newRig(t))
 }
 
-// forward opens listeners as the forwarder does and puts them in force.
-func (r *rig) forward(h *testutil.Host, cookie uint64) *desk {
-	r.tb.Helper()
-	k := &desk{accepted: make(chan *net.TCPConn, 64)}
-	fds := []int{-1, -1}
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false)
-	if err := h.NS().Do(func() error {
-		for i, addr := range []string{"127.255.255.254:0", "[::1]:0"} {
-			l, err := lc.Listen(context.Background(), "tcp", addr)
-			if err != nil {
-				return err
-			}
-			k.listeners = append(k.listeners, l.(*net.TCPListener))
-			raw, err := l.(*net.TCPListener).SyscallConn()
-			if err != nil {
-				return err
-			}
-			raw.Control(func(fd uintptr) { fds[i] = int(fd) })
-		}
-		return nil
-	}); err != nil {
-		r.tb.Fatal(err)
-	}
-	var err error
-	k.Forwarder, err = r.dp.Forward(Forwarding{NetnsCookie: cookie, NS: h.NS(), V4: fds[0], V6: fds[1]})
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	for _, l := range k.listeners {
-		go func() {
-			for {
-				c, err := l.AcceptTCP()
-				if err != nil {
-					return
-				}
-				k.accepted <- c
-			}
-		}()
-	}
-	r.tb.Cleanup(func() {
-		k.hangUp()
-		if r.dp != nil {
-			k.Close()
-		}
-	})
-	return k
-}
-
-func (k *desk) hangUp() {
-	for _, l := range k.listeners {
-		l.Close()
-	}
-}
-
-// arrives returns the connection that a client's dial led to.
-func (k *desk) arrives(tb testing.TB) *net.TCPConn {
-	tb.Helper()
-	select {
-	case c := <-k.accepted:
-		tb.Cleanup(func() { c.Close() })
-		return c
-	case <-time.After(5 * time.Second):
-		tb.Fatal("nothing arrived at the forwarder")
-		return nil
-	}
-}
-
-func proxied(s *plan.Service) *plan.Service {
-	s.HTTP = &lb.HTTP{Protocol: lb.AppHTTP}
-	return s
-}
-
-// A connect to a proxied service arrives at the forwarder, which sees the VIP
-// and the caller's task; without the forwarder it goes to an endpoint.
-func TestForward(t *testing.T) {
-	r := newRig(t)
+func forwardRigOver(t *testing.T, r *rig) (*rig, *testutil.Host, *plan.Task) {
+	t.Helper()
 	web, a := r.w.Host("web"), r.w.Host("a")
+	web.ServeName("itself", "[::]:80")
 	a.ServeName("a", at(a.Addr4(), 8080))
 	a.ServeName("a6", at(a.Addr6(), 8080))
 	task := r.task(web, 7)
@@ -106,84 +35,227 @@ func TestForward(t *testing.T) {
 		d.Services = []*plan.Service{proxied(service(1, lb.TCP, at(a.Addr4(), 8080), at(a.Addr6(), 8080)))}
 		d.Tasks = []*plan.Task{task}
 	})
-	vips := []netip.AddrPort{netip.AddrPortFrom(vip4(1), 80), netip.AddrPortFrom(vip6(1), 80)}
-	direct := func(why string) {
-		t.Helper()
-		for i, want := range []string{"a", "a6"} {
-			if ans, err := web.Ask(context.Background(), "tcp", vips[i].String()); err != nil || ans.Name != want {
-				t.Errorf("%s: %q answers at %s (%v), want %s", why, ans.Name, vips[i], err, want)
-			}
+	return r, web, task
+}
+
+// dial connects to a VIP, whose name the socket must bear.
+func dial(t *testing.T, from *testutil.Host, vip netip.AddrPort) (*net.TCPConn, netip.AddrPort) {
+	t.Helper()
+	c, err := from.Dial(context.Background(), "tcp", vip.String())
+	if err != nil {
+		t.Fatalf("dial %s: %s", vip, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if got := c.RemoteAddr().(*net.TCPAddr).AddrPort(); got != vip {
+		t.Errorf("getpeername shows %s, want %s", got, vip)
+	}
+	return c.(*net.TCPConn), c.LocalAddr().(*net.TCPAddr).AddrPort()
+}
+
+// answer checks who answers at the VIPs of service 1.
+func answer(t *testing.T, web *testutil.Host, why string, want ...string) {
+	t.Helper()
+	for i, vip := range dials() {
+		if got := testutil.WhoAnswers(t, web, "tcp", vip.String()); got != want[i] {
+			t.Errorf("%s: %q answers at %s, want %q", why, got, vip, want[i])
 		}
 	}
-	direct("no forwarder")
+}
+
+// A connect to a proxied service arrives at the forwarder, which sees the VIP
+// and the caller's task; whenever it does not stand, the endpoint is reached.
+func TestForward(t *testing.T) {
+	r, web, task := forwardRig(t)
+	next := r.w.Host("next")
+	r.apply(func(d *plan.Desired) { d.Tasks = append(d.Tasks, r.task(next, 8)) })
+	answer(t, web, "no forwarder", "a", "a6")
 	k := r.forward(web, task.NetnsCookie)
-	for _, vip := range vips {
-		c, err := web.Dial(context.Background(), "tcp", vip.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := k.arrives(t)
-		if got := s.LocalAddr().(*net.TCPAddr).AddrPort(); got != vip {
-			t.Errorf("accepted at %s, want %s", got, vip)
-		}
-		from := s.RemoteAddr().(*net.TCPAddr).AddrPort()
-		if got := c.LocalAddr().(*net.TCPAddr).AddrPort(); from != got {
-			t.Errorf("accepted from %s, want %s", from, got)
-		}
-		if id, ok := k.Caller(from, vip); id != task.ID || !ok {
-			t.Errorf("the caller is task %d (%v), want %d", id, ok, task.ID)
-		}
-		if _, ok := k.Caller(from, vip); ok {
-			t.Error("an admission is good for more than one question")
+	answer(t, next, "a forwarder elsewhere", "a", "a6")
+	for _, vip := range dials() {
+		c, from := dial(t, web, vip)
+		s := k.arrives(t, from, vip)
+		k.isFrom(t, s, task.ID)
+		c.Write([]byte("request"))
+		buf := make([]byte, 16)
+		if n, err := s.Read(buf); string(buf[:n]) != "request" {
+			t.Errorf("the forwarder reads %q (%v)", buf[:n], err)
 		}
 		c.Close()
+	}
+	r.waitIdle()
+	r.noAdmissions()
+	if got := r.dp.Endpoint(101); got.Opened != 2 {
+		t.Errorf("endpoint 101 had %d connections, want the two without a forwarder", got.Opened)
+	}
+
+	heartbeats := r.dp.shared.heartbeats
+	for _, seat := range k.seats {
+		heartbeats[seat] = monotonic() - uint64(3*time.Second)
+	}
+	answer(t, web, "its loop hangs", "a", "a6")
+	k.Beat()
+	for _, vip := range dials() {
+		c, from := dial(t, web, vip)
+		c.Close()
+		k.isFrom(t, k.arrives(t, from, vip), task.ID)
+	}
+	var waiting []netip.AddrPort
+	for _, vip := range dials() {
+		_, from := dial(t, web, vip)
+		waiting = append(waiting, from)
 	}
 	if err := k.Away(); err != nil {
 		t.Fatal(err)
 	}
-	direct("away")
+	answer(t, web, "away", "a", "a6")
+	for i, vip := range dials() {
+		k.isFrom(t, k.arrives(t, waiting[i], vip), task.ID) // came before
+	}
 	if err := k.Close(); err != nil {
 		t.Fatal(err)
 	}
-	direct("closed")
+	answer(t, web, "closed", "a", "a6")
+
 	k = r.forward(web, task.NetnsCookie)
 	k.hangUp()
-	direct("its listener is gone")
-	for id := range r.dp.shared.heartbeats {
-		r.dp.shared.heartbeats[id] = 1
+	answer(t, web, "its listeners are closed", "a", "a6")
+	got, err := r.dp.Outcomes()
+	if err != nil || got["forwarded"] != 6 || got["forwarder_away"] != 12 {
+		t.Errorf("outcomes %v (%v), want 6 forwarded, 12 away", got, err)
 	}
-	k = r.forward(web, task.NetnsCookie)
-	for _, seat := range k.seats {
-		r.dp.shared.heartbeats[seat] = monotonic() - uint64(3*time.Second)
-	}
-	direct("its loop hangs")
 }
 
-// Whoever was not left to the forwarder by the connect hook does not get to it
-// by dialling a VIP.
-func TestForwardAdmitsOnlyTasks(t *testing.T) {
-	r := newRig(t)
-	web, a := r.w.Host("web"), r.w.Host("a")
-	a.ServeName("a", at(a.Addr4(), 8080))
-	task := r.task(web, 7)
-	r.apply(func(d *plan.Desired) {
-		d.Services = []*plan.Service{proxied(service(1, lb.TCP, at(a.Addr4(), 8080)))}
-		d.Tasks = []*plan.Task{task}
-	})
-	r.forward(web, task.NetnsCookie)
-	web.ServeName("web itself", "0.0.0.0:80")
-	var marked net.Conn
-	err := web.NS().Do(func() (err error) {
-		d := net.Dialer{Timeout: 2 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
-			return c.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, 0x636e6401) })
-		}}
-		marked, err = d.Dial("tcp", at(vip4(1), 80))
+// A listener goes with the process that holds it, however that ends.
+func TestForwardKilled(t *testing.T) {
+	r, web, task := forwardRig(t)
+	k := r.forward(web, task.NetnsCookie)
+	holder := web.Command(t.Context(), "sleep", "1000")
+	for _, l := range []*net.TCPListener{k.v4, k.v6} {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder.ExtraFiles = append(holder.ExtraFiles, f)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range holder.ExtraFiles {
+		f.Close()
+	}
+	k.hangUp()
+	for _, vip := range dials() {
+		dial(t, web, vip) // the holder's backlog takes it
+	}
+	holder.Process.Signal(unix.SIGKILL)
+	holder.Wait()
+	answer(t, web, "killed", "a", "a6")
+	r.waitIdle() // what was in the backlog was reset
+}
+
+// A forwarder that has a successor takes nothing from it when it ends.
+func TestForwardReplaced(t *testing.T) {
+	r, web, task := forwardRig(t)
+	first := r.forward(web, task.NetnsCookie)
+	second := r.forward(web, task.NetnsCookie)
+	if err := first.Away(); err != nil {
+		t.Fatal(err)
+	}
+	for _, vip := range dials() {
+		// The program that was attached first has the first word.
+		_, from := dial(t, web, vip)
+		first.isFrom(t, first.arrives(t, from, vip), task.ID)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, vip := range dials() {
+		_, from := dial(t, web, vip)
+		second.isFrom(t, second.arrives(t, from, vip), task.ID)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	answer(t, web, "both closed", "a", "a6")
+	err := web.Do(func() error {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		for _, route := range routes {
+			if route.Dst != nil && testVIP6.Contains(addrOfIP(route.Dst.IP)) {
+				t.Errorf("left: %s", route)
+			}
+		}
 		return err
 	})
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		if marked != nil {
-			marked.Close()
-		}
-		t.Errorf("a task that forges our mark gets %v, want ECONNREFUSED", err)
+	if err != nil {
+		t.Error(err)
 	}
+}
+
+func addrOfIP(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a
+}
+
+// Where IPv6 is off, IPv4 is forwarded all the same.
+func TestForwardWithoutIPv6(t *testing.T) {
+	r, web, task := forwardRig(t)
+	k := listenDesk(web)
+	if err := web.Do(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	r.stand(k, task.NetnsCookie, web.NS())
+	vip := dials()[0]
+	_, from := dial(t, web, vip)
+	k.isFrom(t, k.arrives(t, from, vip), task.ID)
+	if got := testutil.WhoAnswers(t, web, "tcp", dials()[1].String()); got != "a6" {
+		t.Errorf("%q answers over IPv6, want a6", got)
+	}
+}
+
+// What somebody else takes away is put back, and what nobody knows of goes.
+func TestForwardResync(t *testing.T) {
+	r, web, task := forwardRig(t)
+	k := r.forward(web, task.NetnsCookie)
+	stranger := uint64(1 << 40)
+	for name, harm := range map[string]func() error{
+		"entry":   func() error { return r.dp.objs.ForwardersV1.Delete(&task.NetnsCookie) },
+		"seat":    func() error { e := k.entry; e.Seat4 = 77; return r.dp.objs.ForwardersV1.Put(&task.NetnsCookie, &e) },
+		"foreign": func() error { return r.dp.objs.ForwardersV1.Put(&stranger, &connectForwarder{Netns: stranger}) },
+		"program": func() error { return k.lookup.Detach() },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.dp.Resync(r.want); n != 1 || err != nil {
+			t.Errorf("%s harmed: repaired %d (%v), want 1", name, n, err)
+		}
+		for _, vip := range dials() {
+			_, from := dial(t, web, vip)
+			k.isFrom(t, k.arrives(t, from, vip), task.ID)
+		}
+		if n, err := r.dp.Resync(r.want); n != 0 || err != nil {
+			t.Errorf("%s repaired: repaired %d more (%v)", name, n, err)
+		}
+	}
+}
+
+// A new daemon knows nothing of its predecessor's listeners, whose seats it
+// gives to others.
+func TestForwardRestart(t *testing.T) {
+	r, web, task := forwardRig(t)
+	k := r.forward(web, task.NetnsCookie)
+	_, from := dial(t, web, dials()[0])
+	k.lookup.Close() // as the process's end would
+	k.hangUp()
+	r.close()
+	answer(t, web, "no daemon", "a", "a6")
+	r.open()
+	r.noAdmissions()
+	if _, ok := (&Forwarder{d: r.dp, entry: k.entry}).Caller(from, dials()[0]); ok {
+		t.Error("an admission of an earlier daemon stands")
+	}
+	answer(t, web, "new daemon", "a", "a6")
+	k = r.forward(web, task.NetnsCookie)
+	_, from = dial(t, web, dials()[0])
+	k.isFrom(t, k.arrives(t, from, dials()[0]), task.ID)
 }

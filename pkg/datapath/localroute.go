@@ -4,15 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"connectd/pkg/netns"
 )
 
 // attachNetns attaches an sk_lookup program to the namespace of the calling
@@ -30,43 +27,45 @@ func attachNetns(prog *ebpf.Program) (link.Link, error) {
 	return l, nil
 }
 
-// localRoute makes the addresses of a prefix the namespace's own, which those
-// of 127.0.0.0/8 are anyway.
-type localRoute struct {
-	ns     *netns.Handle
-	prefix netip.Prefix
+// route makes the IPv6 VIPs the namespace's own addresses, which those of
+// 127.0.0.0/8 are anyway.
+func (w *Forwarder) route() error {
+	if err := w.changeRoute(netlink.RouteReplace); err != nil {
+		return fmt.Errorf("add route local %s: %w", w.d.params.VIP6, err)
+	}
+	w.routed = true
+	w.d.seats.routes[w.entry.Netns]++
+	return nil
 }
 
-func addLocalRoute(ns *netns.Handle, prefix netip.Prefix) (*localRoute, error) {
-	own, err := ns.Clone()
-	if err != nil {
-		return nil, err
+// unroute takes the route away when no other Forwarder needs it.
+func (w *Forwarder) unroute() error {
+	routes := w.d.seats.routes
+	if !w.routed {
+		return nil
 	}
-	r := &localRoute{ns: own, prefix: prefix}
-	if err := r.do(netlink.RouteReplace); err != nil {
-		return nil, errors.Join(fmt.Errorf("add route local %s: %w", prefix, err), own.Close())
+	if routes[w.entry.Netns]--; routes[w.entry.Netns] > 0 {
+		return nil
 	}
-	return r, nil
+	delete(routes, w.entry.Netns)
+	err := w.changeRoute(netlink.RouteDel)
+	if err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: somebody has cleaned up
+		return fmt.Errorf("delete route local %s: %w", w.d.params.VIP6, err)
+	}
+	return nil
 }
 
-func (r *localRoute) remove() error {
-	err := r.do(netlink.RouteDel)
-	if errors.Is(err, unix.ESRCH) { // somebody has cleaned up
-		err = nil
-	}
-	return errors.Join(err, r.ns.Close())
-}
-
-func (r *localRoute) do(change func(*netlink.Route) error) error {
-	return r.ns.Do(func() error {
+func (w *Forwarder) changeRoute(change func(*netlink.Route) error) error {
+	prefix := w.d.params.VIP6
+	addr := prefix.Masked().Addr().As16()
+	return w.ns.Do(func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
 		}
-		addr := r.prefix.Masked().Addr().As16()
 		return change(&netlink.Route{
 			LinkIndex: lo.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
-			Dst: &net.IPNet{IP: addr[:], Mask: net.CIDRMask(r.prefix.Bits(), 128)},
+			Dst: &net.IPNet{IP: addr[:], Mask: net.CIDRMask(prefix.Bits(), 128)},
 		})
 	})
 }

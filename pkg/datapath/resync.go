@@ -41,7 +41,7 @@ func (d *Datapath) adoptSlots() error {
 // is the prune) and now and then: somebody with bpftool may have been here.
 func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 	for _, step := range []func(*plan.Desired) (int, error){
-		d.resyncArrays, d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers,
+		d.resyncArrays, d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers, d.resyncForwarders,
 	} {
 		n, err := step(want)
 		repaired += n
@@ -174,7 +174,8 @@ func repair[K comparable, V comparable](m *ebpf.Map, wanted map[K]V) (int, error
 		n++
 	}
 	for _, k := range gone {
-		if err := m.Delete(&k); err != nil {
+		// The programs may have been first: an admission ends with its socket.
+		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return n, fmt.Errorf("prune %s: %w", m, err)
 		}
 		n++

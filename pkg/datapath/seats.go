@@ -23,10 +23,15 @@ type seats struct {
 	free      []uint32
 	next      uint32
 	resolvers map[connectResolverKey]connectResolver
+
+	// By netns cookie.
+	forwarders map[uint64]*Forwarder // the one in force
+	routes     map[uint64]int        // how many need the route to the IPv6 VIPs
 }
 
 func newSeats(objs *connectObjects, heartbeats []uint64) *seats {
-	return &seats{objs: objs, heartbeats: heartbeats, resolvers: make(map[connectResolverKey]connectResolver)}
+	return &seats{objs: objs, heartbeats: heartbeats, resolvers: make(map[connectResolverKey]connectResolver),
+		forwarders: make(map[uint64]*Forwarder), routes: make(map[uint64]int)}
 }
 
 // Redirection sends what a task says to one of its resolvers to a socket of

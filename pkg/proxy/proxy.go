@@ -29,6 +29,7 @@ const (
 	backlog     = 4096                   // of listen; net.core.somaxconn of the namespace caps it
 	beatEvery   = 400 * time.Millisecond // the kernel gives up on us after 2 s
 	acceptRetry = 100 * time.Millisecond
+	highest     = 1 << 16                // number of a descriptor; the tables by number are as long
 	lastAccepts = 100 * time.Millisecond // from telling the kernel to the last connection that it still left to us
 
 	headTimeout       = 10 * time.Second // for a request head, from its first byte
@@ -100,7 +101,7 @@ func New(p Params) (*Proxy, error) {
 }
 
 // Publish makes a plan the one that requests go by. Those in flight go on by
-// the plan they began with.
+// the plan that their present try began with.
 func (p *Proxy) Publish(d *plan.Desired) {
 	p.table.Publish(d)
 }

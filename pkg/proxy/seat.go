@@ -173,7 +173,25 @@ func listen(addr netip.Addr) (fd int, err error) {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return -1, fmt.Errorf("listen: %w", err)
 	}
-	return fd, nil
+	return moveUp(fd), nil
+}
+
+// moveUp gives a listener a number above those of connections. Linux closes
+// what a killed process had open beginning with the highest number; did the
+// listener outlive the connections even for a moment, a client that connects
+// anew when its connection has been reset would be left to it, and be reset
+// once more.
+func moveUp(fd int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fd
+	}
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, int(min(limit.Cur, highest)/4*3))
+	if err != nil {
+		return fd // it works as well where it is
+	}
+	unix.Close(fd)
+	return high
 }
 
 // bindHigh binds above the ranges that others choose ports from, see package

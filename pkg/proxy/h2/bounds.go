@@ -28,10 +28,15 @@ const (
 	// full size are eight; small frames are no reason to wait for ever.
 	maxContinuations = 128
 
-	// maxTable is the dynamic table our encoder keeps, in the bytes of RFC
-	// 7541 4.1. The default of 4096 costs up to 14 KiB in x/net's maps, for each
-	// of a session pair's two encoders. 1 KiB holds the fields that repeat.
+	// maxTable is the dynamic table our encoder keeps, in the bytes of RFC 7541
+	// 4.1. The protocol's default costs up to 10 KiB of x/net's maps for each of
+	// a session pair's two encoders; 1 KiB holds the fields that repeat.
 	maxTable = 1 << 10
+
+	// decodeTable is the one a peer may have: the default. Filled to the brim by
+	// both peers they take a pair of sessions to 35 KiB; what clients and
+	// servers do leaves it at half of that (TestIdleMemory).
+	decodeTable = 4 << 10
 
 	// maxAcks bounds acknowledgements of PING and SETTINGS that wait to be
 	// written: a peer that asks and does not read.

@@ -108,6 +108,7 @@ func (x *Exchange) note(fields []hpack.HeaderField) {
 
 func (x *Exchange) dial() {
 	x.dialing = true
+	x.req.sent = 0 // of the last try: all of it goes out anew
 	x.Tries++
 	x.f.carrier.Dial(x)
 }
@@ -127,7 +128,7 @@ func (x *Exchange) Connected(s *Session) {
 	}
 	x.dialing = false
 	x.up, st.User = st, x
-	r.sent, r.finished = 0, end
+	r.finished = end
 	x.pumpRequest()
 }
 
@@ -203,11 +204,14 @@ func (x *Exchange) reply(status int, reason string) {
 	x.own, x.begun, x.Reason = true, true, reason
 	x.dropRequest()
 	if x.GRPC {
-		x.Status, x.GRPCStatus = 200, 14
-		if status == 504 {
-			x.GRPCStatus = 4
+		x.Status, x.GRPCStatus = 200, 14 // UNAVAILABLE
+		switch status {
+		case 504:
+			x.GRPCStatus = 4 // DEADLINE_EXCEEDED
+		case 404, 405:
+			x.GRPCStatus = 12 // UNIMPLEMENTED
 		}
-		x.res.finished = true
+		x.res.end, x.res.finished = true, true
 		x.down.Headers([]hpack.HeaderField{
 			{Name: ":status", Value: "200"},
 			{Name: "content-type", Value: "application/grpc"},
@@ -247,6 +251,11 @@ func (x *Exchange) endpointGone(cause Cause) {
 		// The response is whole; the endpoint wants no more of the request.
 		x.dropRequest()
 		x.settle()
+	case !x.heard && x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
+		// The server's clock for the call's deadline ran out before the
+		// client's. It is no failure, and the client knows what a CANCEL means.
+		x.GRPCStatus = 1 // CANCELLED
+		x.cut(cause.Code)
 	case !x.heard:
 		x.hangUp(cause.Code)
 		if x.begun {

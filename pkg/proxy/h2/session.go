@@ -70,7 +70,7 @@ func New(cfg Config, h Handler) *Session {
 		lastTake:    maxWindow,
 		streams:     map[uint32]*Stream{},
 	}
-	s.dec = hpack.NewDecoder(4096, s.field)
+	s.dec = hpack.NewDecoder(decodeTable, s.field)
 	s.enc = hpack.NewEncoder(&s.pool.block)
 	s.enc.SetMaxDynamicTableSizeLimit(maxTable)
 	s.greet()

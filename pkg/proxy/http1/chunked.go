@@ -26,10 +26,9 @@ type Chunked struct {
 type chunkState uint8
 
 const (
-	chunkSize      chunkState = iota // digits
-	chunkSizeSpace                   // BWS before an extension
-	chunkExt                         // to the end of the line
-	chunkExtQuote                    // in a quoted string
+	chunkSize     chunkState = iota // digits
+	chunkExt                        // to the end of the line
+	chunkExtQuote                   // in a quoted string
 	chunkExtEscape
 	chunkSizeLF
 	chunkData
@@ -88,7 +87,7 @@ func (c *Chunked) Decode(dst, buf []byte) (out []byte, n int, done bool, err err
 
 func (c *Chunked) step(b byte) error {
 	switch c.state {
-	case chunkSize, chunkSizeSpace, chunkExt, chunkExtQuote, chunkExtEscape, chunkSizeLF:
+	case chunkSize, chunkExt, chunkExtQuote, chunkExtEscape, chunkSizeLF:
 		return c.sizeLine(b)
 	case chunkDataCR:
 		if b != '\r' {
@@ -121,9 +120,15 @@ func (c *Chunked) sizeLine(b byte) error {
 			return errChunkSize
 		}
 		c.length = 0
-		return c.afterSize(b)
-	case chunkSizeSpace:
-		return c.afterSize(b)
+		switch b {
+		case '\r':
+			c.state = chunkSizeLF
+		case ';':
+			c.state = chunkExt
+		default:
+			return errChunkSize // white space too, which not everybody reads alike
+		}
+		return nil
 	case chunkSizeLF:
 		if b != '\n' {
 			return errChunkSize
@@ -137,21 +142,6 @@ func (c *Chunked) sizeLine(b byte) error {
 		return nil
 	}
 	return c.extension(b)
-}
-
-func (c *Chunked) afterSize(b byte) error {
-	switch {
-	case b == '\r' && c.state == chunkSize:
-		c.state = chunkSizeLF
-	case b == ';':
-		c.state = chunkExt
-	case (b == ' ' || b == '\t') && c.length < maxExtension:
-		c.length++
-		c.state = chunkSizeSpace
-	default:
-		return errChunkSize
-	}
-	return nil
 }
 
 func (c *Chunked) extension(b byte) error {

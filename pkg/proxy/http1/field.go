@@ -161,12 +161,17 @@ func (m *Message) takeConnection(value []byte) (err *Error) {
 // (RFC 9110 7.6.1). Naming one that delimits or routes the message would make
 // the endpoint read another message than we did.
 func (m *Message) connectionNames(buf []byte) (err *Error) {
+	named := 0
 	for i := range m.fields {
 		if m.fields[i].known != connection {
 			continue
 		}
 		eachElement(m.fields[i].value.Of(buf), func(e []byte) {
 			if equalFold(e, "close") || equalFold(e, "keep-alive") || equalFold(e, "upgrade") {
+				return
+			}
+			if named++; named > maxOptions {
+				err = errConnection // each costs a look at all fields
 				return
 			}
 			for k := range m.fields {

@@ -15,8 +15,10 @@ func (s Span) Of(buf []byte) []byte { return buf[s.Start:s.End] }
 // Empty says whether there is nothing, or nothing in it.
 func (s Span) Empty() bool { return s.Start == s.End }
 
-// maxFields is how many field lines a head may have.
-const maxFields = 256
+const (
+	maxFields  = 256 // field lines of a head
+	maxOptions = 32  // fields that Connection may name
+)
 
 // Method is a request method.
 type Method uint8

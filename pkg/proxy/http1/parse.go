@@ -164,7 +164,39 @@ func (m *Message) absolute(p []byte) *Error {
 	return nil
 }
 
-func validAuthority(p []byte) bool { return len(p) > 0 && p[0] != ':' && all(p, isAuthority) }
+// validAuthority accepts host[:port], where host is a name, an IPv4 address or
+// an IPv6 address in brackets.
+func validAuthority(p []byte) bool {
+	n := 0
+	if len(p) > 0 && p[0] == '[' {
+		n = bytes.IndexByte(p, ']')
+		if n < 2 {
+			return false
+		}
+		for _, b := range p[1:n] {
+			if classes[b]&isHex == 0 && b != ':' && b != '.' {
+				return false
+			}
+		}
+		n++
+	} else {
+		for n < len(p) && classes[p[n]]&isAuthority != 0 {
+			n++
+		}
+		if n == 0 {
+			return false
+		}
+	}
+	if n == len(p) {
+		return true
+	}
+	for _, b := range p[n+1:] {
+		if b < '0' || b > '9' {
+			return false
+		}
+	}
+	return p[n] == ':'
+}
 
 func (m *Message) statusLine(p []byte) *Error {
 	// HTTP/1.1 200 reason; the space before an absent reason is often left out.

@@ -5,7 +5,7 @@ const (
 	isToken     = 1 << iota // tchar
 	isText                  // of a field value: VCHAR, obs-text, SP, HTAB
 	isTarget                // of a request target: VCHAR
-	isAuthority             // of a Host: reg-name, IP literal, port
+	isAuthority             // of a reg-name, without percent-encoding
 	isHex
 )
 
@@ -22,7 +22,7 @@ var classes = func() (t [256]uint8) {
 		if c > ' ' && c < 0x7f {
 			t[b] |= isTarget
 		}
-		if alnum || within(c, "-._~!$&'()*+,;=%:[]") {
+		if alnum || within(c, "-._~!$&'()*+,;=") {
 			t[b] |= isAuthority
 		}
 		if c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f' {
