@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"connectd/pkg/datapath"
 	"connectd/pkg/lb"
 	"connectd/pkg/metrics"
 	"connectd/pkg/proxy/route"
@@ -38,6 +39,7 @@ func (d *daemon) readHTTP() metrics.HTTP {
 			out.Endpoints[e.ID] = h
 		}
 	})
+	d.addDirect(&out)
 	s := d.proxy.Stats()
 	out.Clients = uint64(s.Clients)
 	out.Upstream = map[string]uint64{"busy": uint64(s.Busy), "idle": uint64(s.Idle)}
@@ -45,6 +47,40 @@ func (d *daemon) readHTTP() metrics.HTTP {
 		out.Refusals = append(out.Refusals, metrics.Counter{Reason: reason, Value: s.Refusals[reason]})
 	}
 	return out
+}
+
+// addDirect adds what the kernel has read in mode direct. A service that changed
+// its mode has counts of both.
+func (d *daemon) addDirect(out *metrics.HTTP) {
+	services, endpoints, err := d.datapath.HTTP()
+	if err != nil {
+		d.log.Error("read HTTP counters of mode direct", "error", err)
+		return
+	}
+	for id, c := range services {
+		out.Services[id] = addCounters(out.Services[id], &c)
+	}
+	for id, c := range endpoints {
+		out.Endpoints[id] = addCounters(out.Endpoints[id], &c)
+	}
+}
+
+func addCounters(h metrics.HTTPStats, c *datapath.HTTPCounters) metrics.HTTPStats {
+	h.Classes = sum(h.Classes, c.Classes[:])
+	h.Duration.Counts = sum(h.Duration.Counts, c.Time.Buckets)
+	h.Duration.SumMicroseconds += uint64(c.Time.Sum.Microseconds())
+	h.LeftOut += c.LeftOut
+	return h
+}
+
+func sum(a, b []uint64) []uint64 {
+	if a == nil {
+		return b
+	}
+	for i := range min(len(a), len(b)) {
+		a[i] += b[i]
+	}
+	return a
 }
 
 func httpStats(c *route.Counters) metrics.HTTPStats {

@@ -50,12 +50,13 @@ func within(t *testing.T, what string, answer <-chan reply) reply {
 	}
 }
 
-// slowServers hold requests back by path: /head until the answer is allowed,
-// /body after the first part of it.
-func slowServers(webs map[string]*web) (arrived chan string, allow chan struct{}) {
-	arrived, allow = make(chan string, 16), make(chan struct{})
+// slowServers has b hold requests back by their path: /head for ever, /body
+// after the first part of an answer, /late until that is allowed.
+func slowServers(webs map[string]*web) (arrived, allow chan struct{}) {
+	arrived, allow = make(chan struct{}, 16), make(chan struct{})
 	for name, w := range webs {
 		w.answer(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body) // or it does not hear of the end of its connection
 			if r.URL.Path == "/" || name != "b" {
 				fmt.Fprint(w, name)
 				return
@@ -64,12 +65,13 @@ func slowServers(webs map[string]*web) (arrived chan string, allow chan struct{}
 				fmt.Fprint(w, "first ")
 				w.(http.Flusher).Flush()
 			}
-			arrived <- name
-			select {
-			case <-allow:
+			arrived <- struct{}{}
+			if r.URL.Path == "/late" {
+				<-allow
 				fmt.Fprint(w, name)
-			case <-r.Context().Done():
+				return
 			}
+			<-r.Context().Done()
 		})
 	}
 	return arrived, allow
@@ -95,8 +97,7 @@ func TestHTTPDrain(t *testing.T) {
 		}
 		return answer
 	}
-	quick := begin("GET", "/head")
-	head, post, body := begin("GET", "/head"), begin("POST", "/head"), begin("GET", "/body")
+	late, head, post, body := begin("GET", "/late"), begin("GET", "/head"), begin("POST", "/head"), begin("GET", "/body")
 	begun := time.Now()
 	s.catalog(service("orders", fields, "a"))
 	s.inState("prod/orders", s.endpoint("b"), "removed")
@@ -106,38 +107,21 @@ func TestHTTPDrain(t *testing.T) {
 		}
 	}
 	allow <- struct{}{}
-	select { // one of the three of the same kind
-	case r := <-quick:
-		quick = head
-		checkReply(t, "before the deadline", r, reply{status: 200, body: "b"})
-	case r := <-head:
-		checkReply(t, "before the deadline", r, reply{status: 200, body: "b"})
-	case r := <-post:
-		checkReply(t, "before the deadline", r, reply{status: 200, body: "b"})
-		post = nil
-	case r := <-body:
-		checkReply(t, "before the deadline", r, reply{status: 200, body: "first b"})
-		body = nil
-	case <-time.After(10 * time.Second):
-		t.Fatal("a request in flight does not finish")
-	}
+	checkReply(t, "before the deadline", within(t, "late", late), reply{status: 200, body: "b"})
 	if took := time.Since(begun); took > 1900*time.Millisecond {
 		t.Logf("too slow a machine to have looked before the deadline: %s", took)
 	}
-	checkReply(t, "GET at the deadline", within(t, "GET", quick), reply{status: 200, body: "a"})
+	checkReply(t, "GET at the deadline", within(t, "GET", head), reply{status: 200, body: "a"})
 	if took := time.Since(begun); took < 1900*time.Millisecond {
 		t.Errorf("ended after %s, before the deadline", took)
 	}
-	if post != nil {
-		checkReply(t, "POST at the deadline", within(t, "POST", post), reply{status: 503, reason: "reset"})
+	checkReply(t, "POST at the deadline", within(t, "POST", post), reply{status: 503, reason: "reset"})
+	if r := within(t, "body", body); r.status != 200 || r.body != "first " || r.err == nil {
+		t.Errorf("half an answer at the deadline: %+v, want a cut", r)
 	}
-	if body != nil {
-		if r := within(t, "body", body); r.status != 200 || r.body != "first " || r.err == nil {
-			t.Errorf("half an answer at the deadline: %+v, want a cut", r)
-		}
-	}
-	if n := s.metric("connectd_terminated_connections_total"); n != 3 {
-		t.Errorf("%v terminated connections counted, want 3", n)
+	// The idle one that carried the request that has finished may be among them.
+	if n := s.metric("connectd_terminated_connections_total"); n != 3 && n != 4 {
+		t.Errorf("%v terminated connections counted, want 3 with a request", n)
 	}
 }
 

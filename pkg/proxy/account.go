@@ -15,8 +15,11 @@ func (x *exchange) decide(f route.Failure) route.Verdict {
 	}, &x.route.State.Budget, x.l.now)
 }
 
-// again prepares the next try.
+// again prepares the next try, which goes by the plan as it is by then: the
+// endpoint may have been removed from it.
 func (x *exchange) again(e *route.Endpoint, f route.Failure, v route.Verdict, answered bool) {
+	x.route, x.task = x.l.p.table.Renew(x.c.vip, x.route, x.task)
+	x.choice.Task = x.task
 	if v == route.AgainFree {
 		x.tries--
 		x.leave(f, false)

@@ -36,7 +36,7 @@ func (x *exchange) refuse(status int, reason string) ending {
 	x.leave(route.NoFailure, false)
 	x.status, x.reason, x.committed = status, reason, true
 	parsed := x.head.Size > 0 && x.size == x.head.Size && status != 400
-	keep := parsed && x.replayable && x.body.finished() && !x.head.Close && x.head.Minor == 1 && !l.p.draining.Load()
+	keep := parsed && x.replayable && x.body.finished() && !x.head.Close && x.head.Minor == 1 && !x.leaving()
 	text := "connectd: " + http.StatusText(status) + " (" + reason + ")\n"
 	b := l.free.get(smallBuffer)
 	b = append(b, "HTTP/1.1 "...)
@@ -68,6 +68,11 @@ func (x *exchange) refuse(status int, reason string) ending {
 		return endKeep
 	}
 	return endLinger
+}
+
+// leaving says whether the client is to connect anew for its next request.
+func (x *exchange) leaving() bool {
+	return x.l.p.draining.Load() || x.route != nil && x.route.Former
 }
 
 // failed answers when all tries have been used up.

@@ -66,6 +66,10 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 // Dial implements h2.Carrier.
 func (l *loop) Dial(x *h2.Exchange) {
 	q := x.User.(*h2Request)
+	if q.tries > 0 {
+		q.route, q.task = l.p.table.Renew(q.c.vip, q.route, q.task)
+		q.choice.Task = q.task
+	}
 	e, fresh := q.route.Choose(&q.choice)
 	if e == nil {
 		q.reason = reasonNoEndpoint

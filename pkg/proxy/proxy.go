@@ -101,7 +101,7 @@ func New(p Params) (*Proxy, error) {
 }
 
 // Publish makes a plan the one that requests go by. Those in flight go on by
-// the plan they began with.
+// the plan that their present try began with.
 func (p *Proxy) Publish(d *plan.Desired) {
 	p.table.Publish(d)
 }

@@ -62,7 +62,7 @@ func (x *exchange) commit() bool {
 	rest := x.resp[h.Size:]
 	x.reply = flow{from: &x.up.sock, to: &x.c.sock}
 	old := x.head.Minor == 0
-	keep := !x.head.Close && (!old || x.head.KeepAlive) && x.requestThrough() && !x.l.p.draining.Load()
+	keep := !x.head.Close && (!old || x.head.KeepAlive) && x.requestThrough() && !x.leaving()
 	switch h.ResponseBody(x.head.Method) {
 	case http1.NoBody:
 		x.reply.done = true

@@ -15,6 +15,7 @@ type Route struct {
 	*plan.Service
 	State     *Service
 	Authority []byte // "name:port" for requests that have no Host
+	Former    bool   // new connections are not the forwarder's: those it has are to end with an answer
 
 	v4, v6 choices
 }
@@ -42,7 +43,7 @@ type Service struct {
 type Endpoint struct {
 	ID      lb.EndpointID
 	Address netip.AddrPort
-	Weight  int64
+	weight  atomic.Int64
 
 	InFlight atomic.Int64 // requests
 	Open     atomic.Int64 // connections
@@ -57,15 +58,11 @@ func (t *Table) route(state *Service, s *plan.Service) *Route {
 	for i := range s.Endpoints {
 		p := &s.Endpoints[i]
 		e := t.endpoints[p.ID]
-		if e == nil || e.Address != p.Address || e.Weight != int64(p.Weight) {
-			next := &Endpoint{ID: p.ID, Address: p.Address, Weight: max(1, int64(p.Weight))}
-			if e != nil && e.Address == p.Address {
-				e.Weight = next.Weight
-				next = e
-			}
-			e = next
+		if e == nil || e.Address != p.Address {
+			e = &Endpoint{ID: p.ID, Address: p.Address}
 			t.endpoints[p.ID] = e
 		}
+		e.weight.Store(max(1, int64(p.Weight)))
 		byID[p.ID] = e
 	}
 	r.v4, r.v6 = resolve(s.SlotsV4, byID), resolve(s.SlotsV6, byID)
@@ -135,7 +132,7 @@ func (r *Route) first(c *Choice, n uint32) uint32 {
 
 // lighter says whether e carries fewer requests for its weight than o.
 func (e *Endpoint) lighter(o *Endpoint) bool {
-	return e.InFlight.Load()*o.Weight < o.InFlight.Load()*e.Weight
+	return e.InFlight.Load()*o.weight.Load() < o.InFlight.Load()*e.weight.Load()
 }
 
 // steps is how far the slots after the chosen one are looked at, before each

@@ -32,6 +32,7 @@ type slot struct{ route atomic.Pointer[Route] }
 // entry is what the publisher remembers of a service.
 type entry struct {
 	planned *plan.Service
+	http    *lb.HTTP // the latest
 	state   *Service
 	vips    []netip.AddrPort
 	slots   []*slot
@@ -45,9 +46,9 @@ func New() *Table {
 	return t
 }
 
-// Route returns the route of a VIP and port, nil when it has none. TCP services
-// that are not, or no more, the forwarder's have one too: a client that is
-// connected already is served to its end.
+// Route returns the route of a VIP and port, nil when it has none. Services that
+// are no more the forwarder's keep one: a client that is connected already is
+// served to its end.
 func (t *Table) Route(vip netip.AddrPort) *Route {
 	if s := (*t.vips.Load())[vip]; s != nil {
 		return s.route.Load()
@@ -57,6 +58,18 @@ func (t *Table) Route(vip netip.AddrPort) *Route {
 
 // Task returns a task of the plan, nil when it is gone.
 func (t *Table) Task(id lb.TaskID) *plan.Task { return (*t.tasks.Load())[id] }
+
+// Renew is the present state of what a request began with, for another try of
+// it. What has gone meanwhile stays as it was.
+func (t *Table) Renew(vip netip.AddrPort, r *Route, task *plan.Task) (*Route, *plan.Task) {
+	if now := t.Route(vip); now != nil && now.State == r.State {
+		r = now
+	}
+	if now := t.Task(task.ID); now != nil {
+		task = now
+	}
+	return r, task
+}
 
 // Allows says whether a task may use the service of a route.
 func Allows(task *plan.Task, r *Route) bool {
@@ -71,11 +84,11 @@ func (t *Table) Publish(d *plan.Desired) {
 	moved := false // some VIP came or went
 	seen := 0
 	for _, s := range d.Services {
-		if !routed(s) {
+		e := t.services[s.Name]
+		if !routed(s, e) {
 			continue
 		}
 		seen++
-		e := t.services[s.Name]
 		if e != nil && e.planned == s {
 			continue
 		}
@@ -95,8 +108,10 @@ func (t *Table) Publish(d *plan.Desired) {
 }
 
 // routed says whether a service is one that clients of the forwarder may be
-// connected to.
-func routed(s *plan.Service) bool { return s.Protocol == lb.TCP && s.HTTP != nil }
+// connected to: it speaks HTTP, or did until now.
+func routed(s *plan.Service, before *entry) bool {
+	return s.Protocol == lb.TCP && (s.HTTP != nil || before != nil && before.state.ID == s.ID)
+}
 
 func (t *Table) publishTasks(tasks []*plan.Task) {
 	if slices.Equal(tasks, t.planned) {
@@ -114,7 +129,13 @@ func (t *Table) publishTasks(tasks []*plan.Task) {
 func (t *Table) update(e *entry, s *plan.Service) (moved bool) {
 	gone := e.planned
 	e.planned = s
+	if s.HTTP != nil {
+		e.http = s.HTTP
+	} else {
+		s = withHTTP(s, e.http)
+	}
 	r := t.route(e.state, s)
+	r.Former = !e.planned.Proxied()
 	if gone != nil {
 		t.dropEndpoints(gone, s)
 	}
@@ -132,6 +153,15 @@ func (t *Table) update(e *entry, s *plan.Service) (moved bool) {
 	return moved
 }
 
+// withHTTP is a service as it was when it spoke HTTP, with the endpoints it has
+// now.
+func withHTTP(s *plan.Service, h *lb.HTTP) *plan.Service {
+	out, inner := *s, *s.Service
+	inner.HTTP = h
+	out.Service = &inner
+	return &out
+}
+
 func vipsOf(s *plan.Service) []netip.AddrPort {
 	fronts := s.Frontends()
 	out := make([]netip.AddrPort, len(fronts))
@@ -145,7 +175,7 @@ func vipsOf(s *plan.Service) []netip.AddrPort {
 func (t *Table) prune(d *plan.Desired) (moved bool) {
 	planned := make(map[lb.ServiceName]bool, len(d.Services))
 	for _, s := range d.Services {
-		if routed(s) {
+		if routed(s, t.services[s.Name]) {
 			planned[s.Name] = true
 		}
 	}
