@@ -40,7 +40,7 @@ func TestBudgetOfFailing(t *testing.T) {
 		perSecond      int
 	}{
 		{"as Service Connect's clients come", 20, 3, 100},
-		{"many requests", 20, 3, 20000},
+		{"many requests", 20, 3, 2000},
 		{"few requests", 20, 3, 1},
 		{"floor only", 0, 3, 100},
 		{"share only", 20, 0, 100},
@@ -79,7 +79,7 @@ func TestBudgetSavesTenSeconds(t *testing.T) {
 		{"share and floor", 20, 3, 10, 10 * (2 + 3)},
 		{"share", 20, 0, 50, 10 * 10},
 		{"floor", 0, 3, 50, 10 * 3},
-		{"a busy service", 20, 3, 10000, 1000},
+		{"a busy service", 20, 3, 2000, 1000},
 		{"a high floor", 0, 2000, 10, 10 * 2000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
