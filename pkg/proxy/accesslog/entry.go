@@ -153,16 +153,20 @@ const hex = "0123456789abcdef"
 // whatever a client sends.
 func escape(dst, text []byte) []byte {
 	for len(text) > 0 {
-		b := text[0]
-		switch {
+		n := plain(text)
+		dst, text = append(dst, text[:n]...), text[n:]
+		if len(text) == 0 {
+			break
+		}
+		n = 1
+		switch b := text[0]; {
 		case b == '"' || b == '\\':
 			dst = append(dst, '\\', b)
-		case b < ' ' || b == 0x7f:
-			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 		case b < utf8.RuneSelf:
-			dst = append(dst, b)
+			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 		default:
-			r, n := utf8.DecodeRune(text)
+			var r rune
+			r, n = utf8.DecodeRune(text)
 			// C1 controls mean something to a terminal, and line separators end
 			// a line for some readers.
 			if r == utf8.RuneError && n == 1 || r < 0xa0 || r == '\u2028' || r == '\u2029' {
@@ -170,10 +174,18 @@ func escape(dst, text []byte) []byte {
 			} else {
 				dst = append(dst, text[:n]...)
 			}
-			text = text[n:]
-			continue
 		}
-		text = text[1:]
+		text = text[n:]
 	}
 	return dst
+}
+
+// plain is how much of text can be written as it is: nearly always all of it.
+func plain(text []byte) int {
+	for i, b := range text {
+		if b < ' ' || b >= 0x7f || b == '"' || b == '\\' {
+			return i
+		}
+	}
+	return len(text)
 }
