@@ -59,7 +59,7 @@ func (l *Logs) Lines() uint64 { return l.lines.Load() }
 func (l *Logs) Dropped() uint64 { return l.drops.Load() }
 
 // Failing returns the files that could not be written when that was last tried,
-// sorted by path.
+// within a minute, sorted by path.
 func (l *Logs) Failing() []Failure {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

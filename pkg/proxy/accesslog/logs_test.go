@@ -315,6 +315,23 @@ func TestUnwritable(t *testing.T) {
 	})
 }
 
+// A path that nothing is logged to any more fails no more.
+func TestFormerlyUnwritable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := newLogs(&file{})
+		defer l.Close()
+		l.Log(at("a"), named(1))
+		pass(writeEvery)
+		if f := l.Failing(); len(f) != 1 {
+			t.Errorf("failing: %v", f)
+		}
+		pass(idleAfter)
+		if f := l.Failing(); len(f) != 0 {
+			t.Errorf("failing after a minute without entries: %v", f)
+		}
+	})
+}
+
 // Reopen tries at once what could not be opened.
 func TestReopenUnwritable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

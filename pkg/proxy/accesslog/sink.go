@@ -24,7 +24,7 @@ type sink struct {
 	wake    chan struct{} // an element when there is something to do
 	stop    chan struct{}
 	reopen  atomic.Bool
-	failure atomic.Pointer[error] // of the last write; nil: it went well
+	failure atomic.Pointer[error] // of the last write; nil: it went well, or was long ago
 
 	mu    sync.Mutex // guards the following
 	queue []byte     // lines to be written
@@ -110,6 +110,7 @@ func (s *sink) run() {
 		case <-idle.C:
 			w.closeFile()
 			s.shrink()
+			s.failure.Store(nil) // of a path that nobody logs to any more, perhaps
 			continue
 		case <-s.wake:
 		}
