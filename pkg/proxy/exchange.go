@@ -198,7 +198,7 @@ func (x *exchange) next() bool {
 		if len(x.req) > 0 {
 			size, next := http1.FindEnd(x.req, x.scanned)
 			if size == 0 && len(x.req) >= maxHead {
-				size = len(x.req)
+				size = tooLarge
 			}
 			if size > 0 {
 				x.size = size
