@@ -66,7 +66,10 @@ func (d *daemon) addDirect(out *metrics.HTTP) {
 }
 
 func addCounters(h metrics.HTTPStats, c *datapath.HTTPCounters) metrics.HTTPStats {
-	h.Classes = sum(h.Classes, c.Classes[:])
+	// A status that could not be read is no request without a response.
+	classes := append(slices.Clone(c.Classes[:]), c.Classes[0])
+	classes[0] = 0
+	h.Classes = sum(h.Classes, classes)
 	h.Duration.Counts = sum(h.Duration.Counts, c.Time.Buckets)
 	h.Duration.SumMicroseconds += uint64(c.Time.Sum.Microseconds())
 	h.LeftOut += c.LeftOut
@@ -74,11 +77,11 @@ func addCounters(h metrics.HTTPStats, c *datapath.HTTPCounters) metrics.HTTPStat
 }
 
 func sum(a, b []uint64) []uint64 {
-	if a == nil {
-		return b
+	if len(a) < len(b) {
+		a = append(a, make([]uint64, len(b)-len(a))...)
 	}
-	for i := range min(len(a), len(b)) {
-		a[i] += b[i]
+	for i, n := range b {
+		a[i] += n
 	}
 	return a
 }

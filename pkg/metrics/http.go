@@ -44,10 +44,10 @@ type HTTPStats struct {
 }
 
 // HTTPClasses are the words for classes of status codes; none is a request that
-// got no response.
-func HTTPClasses() []string { return []string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} }
+// got no response, other a status that direct mode could not read.
+func HTTPClasses() []string { return []string{"none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"} }
 
-const httpClasses = 6
+const httpClasses = 7
 
 func (s *state) httpLen() int {
 	h := &s.src.HTTP
@@ -193,7 +193,7 @@ func (f *families) addHTTP(add adder) {
 	endpoint := []string{"endpoint", "namespace", "service"}
 	service := []string{"namespace", "service"}
 	f.httpRequests = add(counter, "http_requests_total",
-		"Requests by class of the status that the client got; none is no response. Source: forwarder, in direct mode cgroup_skb.", "code_class", "namespace", "service")
+		"Requests by class of the status that the client got; none is no response, other an HTTP/2 status that direct mode could not read. Source: forwarder, in direct mode cgroup_skb.", "code_class", "namespace", "service")
 	f.httpTime = add(histogram, "http_request_duration_seconds",
 		"Time from a request's head to the end of its response in seconds, in direct mode to its head. Source: forwarder, in direct mode cgroup_skb.", service...)
 	f.grpcResponses = add(counter, "grpc_responses_total",

@@ -85,7 +85,7 @@ func (c *client) begins() bool {
 		if len(x.req) < maxHead {
 			return false
 		}
-		size = len(x.req) // and is refused for it
+		size, x.large = len(x.req), true
 	}
 	x.size = size
 	c.timer.stop()
