@@ -55,6 +55,7 @@ type exchange struct {
 	tries    uint8
 	retries  uint8
 	pooled   bool            // the present connection had been used before
+	freed    bool            // a try was on a connection that died in its pool; the others are on new ones
 	endpoint *route.Endpoint // of the present try
 	host     netip.AddrPort  // of the latest try
 	tryBegan int64
@@ -141,7 +142,7 @@ func (x *exchange) reset() {
 	x.resp = l.shrink(x.resp)
 	x.size, x.scanned, x.after, x.sent, x.respScan = 0, 0, 0, 0, 0
 	x.first, x.slow, x.replayable, x.committed, x.keep = false, false, false, false, false
-	x.stale, x.deaf, x.tunnelled, x.pooled, x.ours = false, false, false, false, false
+	x.stale, x.deaf, x.tunnelled, x.pooled, x.freed, x.ours = false, false, false, false, false, false
 	x.head.Size, x.headLen, x.retries = 0, 0, 0
 	x.host = netip.AddrPort{}
 	x.route, x.task, x.endpoint = nil, nil, nil

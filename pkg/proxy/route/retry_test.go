@@ -115,7 +115,7 @@ func stated(r lb.Retry, t Try, empty bool) Verdict {
 		{t.ResponseStarted, ResponseStarted},
 		{!mayRepeat, NotIdempotent},
 		{!t.Replayable, BodyTooLarge},
-		{f.idleDeath && t.Pooled, AgainFree},
+		{f.idleDeath && t.Pooled && !t.Freed, AgainFree},
 		{int(t.Tries) >= 1+int(r.Attempts), NoAttempts},
 		{empty, NoBudget},
 	} {
@@ -148,18 +148,18 @@ func TestDecideAll(t *testing.T) {
 	}
 	n := 0
 	for f := range harm {
-		for bits := range 1 << 6 {
+		for bits := range 1 << 7 {
 			is := func(n int) bool { return bits>>n&1 != 0 }
 			for attempts := range uint8(6) {
 				for tries := range uint8(8) {
 					r := lb.Retry{Attempts: attempts, AllMethods: is(0), BudgetPercent: 20, BudgetFloor: 3}
-					each(r, Try{f, is(1), is(2), is(3), is(4), tries + 1}, is(5))
+					each(r, Try{f, is(1), is(2), is(3), is(4), is(6), tries + 1}, is(5))
 					n++
 				}
 			}
 		}
 	}
-	if want := 8 * 64 * 6 * 8; n != want {
+	if want := 8 * 128 * 6 * 8; n != want {
 		t.Errorf("%d combinations, want %d", n, want)
 	}
 	for v := range verdicts {

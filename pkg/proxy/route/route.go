@@ -51,34 +51,35 @@ type Endpoint struct {
 	runs atomic.Int32 // runs of failures, see Runs
 }
 
-// route builds a service's route.
-func (t *Table) route(state *Service, s *plan.Service) *Route {
+// active is how much an endpoint has to do.
+func (e *Endpoint) active() uint32 { return uint32(max(0, e.Open.Load(), e.InFlight.Load())) }
+
+// newRoute builds the route of a service whose endpoints are given in its order.
+func newRoute(state *Service, s *plan.Service, endpoints []*Endpoint) *Route {
 	r := &Route{Service: s, State: state, Authority: []byte(s.Name.FQDN())}
-	byID := make(map[lb.EndpointID]*Endpoint, len(s.Endpoints))
-	for i := range s.Endpoints {
-		p := &s.Endpoints[i]
-		e := t.endpoints[p.ID]
-		if e == nil || e.Address != p.Address {
-			e = &Endpoint{ID: p.ID, Address: p.Address}
-			t.endpoints[p.ID] = e
-		}
-		e.weight.Store(max(1, int64(p.Weight)))
-		byID[p.ID] = e
+	byID := make(map[lb.EndpointID]*Endpoint, len(endpoints))
+	for _, e := range endpoints {
+		byID[e.ID] = e
 	}
 	r.v4, r.v6 = resolve(s.SlotsV4, byID), resolve(s.SlotsV6, byID)
 	return r
 }
 
 func resolve(ids []lb.EndpointID, byID map[lb.EndpointID]*Endpoint) (c choices) {
-	seen := make(map[lb.EndpointID]bool, len(byID))
+	if len(ids) == 0 {
+		return c
+	}
+	c.slots = make([]*Endpoint, 0, len(ids))
+	seen := make(map[*Endpoint]bool, len(byID))
 	for _, id := range ids {
 		e := byID[id]
 		if e == nil {
 			continue
 		}
 		c.slots = append(c.slots, e)
-		if !seen[id] {
-			seen[id] = true
+		// Tables repeat few endpoints many times.
+		if len(c.each) < len(byID) && !seen[e] {
+			seen[e] = true
 			c.each = append(c.each, e)
 		}
 	}
