@@ -37,7 +37,7 @@ func (p *process) rss() int64 {
 // is asked for is 1 MiB, which the kernel's buffers take; some ask for 16, which
 // they do not.
 func TestHTTPSlowReaders(t *testing.T) {
-	readers, ofHuge := 1000, 50
+	readers, ofHuge := 1000, 20
 	if testing.Short() || raceEnabled {
 		readers, ofHuge = 200, 10
 	}
