@@ -52,7 +52,7 @@ generate-check: ## whether the committed BPF objects are what the source makes
 	scripts/provision.sh generate
 	scripts/generate-check.sh
 
-bench: ## the numbers of docs/performance.md, some ten minutes
+bench: ## the numbers of docs/performance.md, in 15 minutes
 	scripts/provision.sh bench
 	$(MAKE) build
 	go run ./scripts/bench -write

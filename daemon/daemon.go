@@ -56,30 +56,31 @@ type daemon struct {
 	started    time.Time
 	reload     reloadState
 
-	locks    []*os.File
-	scrapes  net.Listener
-	control  *control.Server
-	journal  *journalFile
-	datapath *datapath.Datapath
-	catalog  *file.Source
-	tasks    *task.Static
-	loop     *reconcile.Loop
-	seats    *reconcile.Seats
-	ender    *reconcile.Terminator
-	dns      *dns.Responder
-	proxy    *proxy.Proxy
-	access   *accesslog.Logs
-	health   *health.Prober
-	probes   *metrics.ProbeRecorder
-	passes   metrics.DurationRecorder
-	ejected  metrics.EjectionRecorder
-	ended    endedCounter
-	changes  changeLog
-	live     liveBytes
-	own      *netns.Handle          // the node's own network namespace
-	cookie   func() (uint64, error) // of it
-	seated   sync.Map               // names of the tasks that have their sockets
-	ready    atomic.Bool            // the first plan is in force and its tasks were tried
+	locks       []*os.File
+	scrapes     net.Listener
+	control     *control.Server
+	journal     *journalFile
+	datapath    *datapath.Datapath
+	catalog     *file.Source
+	tasks       *task.Static
+	loop        *reconcile.Loop
+	seats       *reconcile.Seats
+	ender       *reconcile.Terminator
+	dns         *dns.Responder
+	proxy       *proxy.Proxy
+	access      *accesslog.Logs
+	health      *health.Prober
+	probes      *metrics.ProbeRecorder
+	passes      metrics.DurationRecorder
+	ejected     metrics.EjectionRecorder
+	ended       endedCounter
+	changes     changeLog
+	directError string // what readDirect logged last; the loop's
+	live        liveBytes
+	own         *netns.Handle          // the node's own network namespace
+	cookie      func() (uint64, error) // of it
+	seated      sync.Map               // names of the tasks that have their sockets
+	ready       atomic.Bool            // the first plan is in force and its tasks were tried
 }
 
 // Run runs the daemon until ctx ends. The first error of the start is
@@ -266,6 +267,7 @@ func (d *daemon) openRooms(c *Config) error {
 
 // publish hands a plan that the kernel holds to everybody else.
 func (d *daemon) publish(p *plan.Desired) {
+	d.readDirect(p)
 	d.changes.publish(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)
@@ -273,6 +275,19 @@ func (d *daemon) publish(p *plan.Desired) {
 	d.ejected.Publish(p)
 	d.ender.Publish(p)
 	d.seats.Want(p.Tasks)
+}
+
+// readDirect has the kernel read HTTP of services in mode direct. Without it
+// they work and are not counted, so a failure is told and tried again with the
+// next plan.
+func (d *daemon) readDirect(p *plan.Desired) {
+	err := d.datapath.Direct(p)
+	if text := fmt.Sprint(err); text != d.directError {
+		d.directError = text
+		if err != nil {
+			d.log.Error("HTTP metrics of mode direct are missing, will try again", "error", err)
+		}
+	}
 }
 
 // run starts the parts, and stops them in the order that keeps applications

@@ -52,6 +52,7 @@ func (d *daemon) sources() metrics.Sources {
 		Desired:   d.loop.Planned,
 		Kernel:    metrics.KernelSource{Reasons: datapath.FailureReasons(), Bounds: seconds, Read: d.readKernel},
 		Probes:    probes,
+		HTTP:      d.httpSource(seconds),
 		Ejections: d.ejected.Totals,
 		Terminated: func() []metrics.Counter {
 			return []metrics.Counter{{Reason: "endpoint", Value: d.ended.terminated.Load()}}

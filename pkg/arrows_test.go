@@ -60,7 +60,7 @@ var restricted = []struct {
 	{"github.com/docker/", []string{"pkg/task"}, "one room knows containers"},
 	{"github.com/prometheus/", []string{"pkg/metrics"}, "the others hand out plain numbers"},
 	{"github.com/spf13/cobra", []string{"cmd/*"}, "commands are parsed in one place"},
-	{"google.golang.org/grpc", nil, "tests only: the probe speaks its few messages itself"},
+	{"google.golang.org/grpc", []string{"scripts/bench"}, "tests and measurements only: the probe speaks its few messages itself"},
 }
 
 // standardOnly import nothing but the standard library and lower layers.

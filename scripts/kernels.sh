@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 cache=${CONNECTD_KERNELS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/connectd-kernels}
 read -ra kernels <<<"${KERNELS:-5.10 6.1 6.12}"
 modules=(ipv6 veth bridge dummy inet_diag tcp_diag udp_diag)
-vm_timeout=600 # seconds for one virtual machine; without KVM a minute is usual
+vm_timeout=1200 # seconds for one virtual machine; without KVM a minute is usual
 [ $# -gt 0 ] || set -- ./pkg/datapath ./pkg/testutil
 
 suite_of() {

@@ -21,6 +21,9 @@ packages() {
 		curl HTTP tests ask with curl
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
+		nginx is a server of HTTP tests and a proxy before the forwarder
+		wrk is a client of HTTP tests
+		nghttp2-client h2load is a client of HTTP/2 tests
 		shellcheck the scripts are linted
 		make everything starts with make
 		ca-certificates Go downloads modules over TLS
@@ -58,6 +61,9 @@ packages() {
     bench) cat <<-'EOF'
 		iproute2 the benchmark makes namespaces with ip
 		procps the benchmark sets sysctls
+		nginx serves what proxies are measured by
+		haproxy is what the forwarder is measured against
+		nghttp2-client h2load makes the load over HTTP/2
 		EOF
         ;;
     lint) echo "shellcheck the scripts are linted" ;;
@@ -113,7 +119,7 @@ install_missing() {
     forbid_services
     apt "${missing[@]}"
     local service
-    for service in nginx redis-server; do
+    for service in nginx haproxy redis-server; do
         if [[ " ${missing[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
             as_root systemctl disable --quiet "$service" || true
         fi

@@ -226,6 +226,8 @@ struct service_stats {
 
 #define EVENT_STRIKE 1  /* a connect failed or its first SYN was retransmitted */
 #define EVENT_CLEARED 2 /* a run of strikes ended with an established connection */
+#define EVENT_HTTP_STRIKE 3  /* mode direct: a response was a 5xx */
+#define EVENT_HTTP_CLEARED 4 /* a run of them ended with another response */
 
 struct event {
 	__u64 at_ns; /* monotonic */

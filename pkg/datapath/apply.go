@@ -47,6 +47,7 @@ func (d *Datapath) Apply(c *plan.Change, now time.Time) error {
 		return err
 	}
 	for _, id := range c.DropServices {
+		d.forgetHTTP(id, 0)
 		d.retireSlots(id, now)
 	}
 	return nil
@@ -62,6 +63,7 @@ func (d *Datapath) putEndpoints(changes []plan.EndpointChange) error {
 		if entry.Addr != want.Addr || entry.Port != want.Port || entry.Service != want.Service {
 			// Another endpoint's id, reused: its counters were that one's.
 			d.shared.stats[c.ID] = connectEndpointStats{}
+			d.forgetHTTP(c.Service, c.ID)
 			*entry = want
 			continue
 		}

@@ -188,9 +188,12 @@ func (h *hookBench) forward() {
 	h.desk = h.r.forward(h.host, h.task.NetnsCookie)
 	h.programs["sk_lookup"] = append(h.programs["sk_lookup"], h.desk.prog)
 	h.attachEmptyLookup()
-	f := fileOf(h.r.tb, h.desk.v4)
+	f, err := h.desk.v4.File()
+	if err != nil {
+		h.r.tb.Fatal(err)
+	}
 	h.r.tb.Cleanup(func() { f.Close() })
-	h.deskListener = int(f.Fd())
+	h.deskListener = int(f.Fd()) // blocks from now on
 }
 
 func (h *hookBench) attachEmptyLookup() {

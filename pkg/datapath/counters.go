@@ -232,6 +232,7 @@ func (o *connectObjects) usedBy(spec *ebpf.CollectionSpec) map[string]*ebpf.Map 
 		for _, ins := range prog.Instructions {
 			if m := ours[ins.Reference()]; m != nil && ins.IsLoadFromMap() {
 				used[ins.Reference()] = m
+				spec.Maps[ins.Reference()].MaxEntries = m.MaxEntries()
 			}
 		}
 	}

@@ -51,6 +51,7 @@ type Datapath struct {
 	seats   *seats
 	slots   slotAllocator
 	shared  shared
+	direct  direct
 	written written
 	sweeps  uint64      // of Sweep, which one goroutine calls
 	canDiag func() bool // asked once, when first needed
@@ -137,6 +138,7 @@ func (d *Datapath) Close() error {
 		errs = append(errs, d.events.Close())
 	}
 	d.shared.close()
+	d.direct.close()
 	errs = append(errs, d.objs.Close())
 	return errors.Join(errs...)
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,12 +39,7 @@ func listenDesk(h *testutil.Host) *desk {
 
 func (r *rig) stand(k *desk, cookie uint64, ns *netns.Handle) {
 	r.tb.Helper()
-	f4, f6 := fileOf(r.tb, k.v4), fileOf(r.tb, k.v6)
-	defer f4.Close()
-	defer f6.Close()
-	var err error
-	k.Forwarder, err = r.dp.Forward(Forwarding{NetnsCookie: cookie, NS: ns, V4: int(f4.Fd()), V6: int(f6.Fd())})
-	if err != nil {
+	if err := k.open(r.dp, cookie, ns); err != nil {
 		r.tb.Fatal(err)
 	}
 	dp := r.dp
@@ -55,13 +50,38 @@ func (r *rig) stand(k *desk, cookie uint64, ns *netns.Handle) {
 	})
 }
 
-func fileOf(tb testing.TB, l *net.TCPListener) *os.File {
-	tb.Helper()
-	f, err := l.File()
-	if err != nil {
-		tb.Fatal(err)
+// open leaves a heartbeat of a time to come: a test on an emulated machine may
+// take longer than a loop may hang.
+func (k *desk) open(dp *Datapath, cookie uint64, ns *netns.Handle) error {
+	return withFD(k.v4, func(v4 int) error {
+		return withFD(k.v6, func(v6 int) (err error) {
+			k.Forwarder, err = dp.Forward(Forwarding{NetnsCookie: cookie, NS: ns, V4: v4, V6: v6})
+			if err == nil {
+				k.beatAt(time.Hour)
+			}
+			return err
+		})
+	})
+}
+
+// beatAt sets the heartbeat to a time from now.
+func (k *desk) beatAt(d time.Duration) {
+	for _, seat := range k.seats {
+		atomic.StoreUint64(&k.d.seats.heartbeats[seat], monotonic()+uint64(d))
 	}
-	return f
+}
+
+// withFD lends a listener's descriptor. File would make it block, and deadlines
+// go unheard.
+func withFD(l *net.TCPListener, fn func(fd int) error) error {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = fn(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // hangUp closes the listeners.

@@ -12,7 +12,12 @@ import (
 	"connectd/pkg/lb"
 )
 
-const eventCleared = 2 // EVENT_CLEARED in bpf/lib/types.h
+// EVENT_* in bpf/lib/types.h.
+const (
+	eventCleared     = 2
+	eventHTTPStrike  = 3
+	eventHTTPCleared = 4
+)
 
 // Events hands every strike to fn until ctx ends or Close is called.
 func (d *Datapath) Events(ctx context.Context, fn func(lb.Strike)) error {
@@ -46,7 +51,8 @@ func decodeEvent(b []byte) (lb.Strike, bool) {
 		Count:    e.Count,
 		At:       time.Now().Add(-time.Duration(monotonic() - e.AtNs)),
 	}
-	if e.Kind == eventCleared {
+	s.HTTP = e.Kind == eventHTTPStrike || e.Kind == eventHTTPCleared
+	if e.Kind == eventCleared || e.Kind == eventHTTPCleared {
 		s.Count = 0
 	}
 	return s, true

@@ -34,9 +34,6 @@ func outsider(t *testing.T, in *testutil.Host, network string, to netip.AddrPort
 // by dialling a VIP, nor to whatever the task listens with on that port.
 func TestForwardRefuses(t *testing.T) {
 	r, web, task := forwardRig(t)
-	other := r.task(r.w.Host("other"), 8)
-	other.Scope[0] = 2
-	r.apply(func(d *plan.Desired) { d.Tasks = append(d.Tasks, other) })
 	k := r.forward(web, task.NetnsCookie)
 	for _, vip := range dials() {
 		for _, network := range []string{"tcp", "udp"} {
@@ -60,18 +57,40 @@ func TestForwardRefuses(t *testing.T) {
 	own := k.v4.Addr().(*net.TCPAddr).AddrPort()
 	_, from := dial(t, web, own)
 	k.isFrom(t, k.arrives(t, from, own), 0)
+	// Nor is a client admitted out of its scope.
+	r.apply(func(d *plan.Desired) {
+		out := *task
+		out.Scope[0] = 2
+		d.Tasks = []*plan.Task{&out}
+	})
+	for _, vip := range dials() {
+		if _, err := web.Dial(context.Background(), "tcp", vip.String()); !errors.Is(err, unix.EPERM) {
+			t.Errorf("dial %s: %v, want EPERM", vip, err)
+		}
+	}
 	if got, err := r.dp.Outcomes(); err != nil || got["forwarded"] != 0 {
 		t.Errorf("outcomes %v (%v), want none forwarded", got, err)
 	}
+	r.waitIdle()
 	r.noAdmissions()
+
+	// With the hooks detached nobody is admitted, and with the forwarder closed
+	// the VIP is what it is without connectd: the namespace's own address.
+	if _, err := Unload(r.p.BPFFS); err != nil {
+		t.Fatal(err)
+	}
+	answer(t, web, "detached", "", "")
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := testutil.WhoAnswers(t, web, "tcp", dials()[0].String()); got != "itself" {
+		t.Errorf("%q answers, want the client itself", got)
+	}
 }
 
 // Our DNS sockets may lie in the VIP range, and are left alone there.
 func TestForwardSparesDNSSockets(t *testing.T) {
-	r := newRig(t)
-	r.close()
-	r.p.VIP4 = netip.MustParsePrefix("127.255.0.0/16")
-	r.open()
+	r := newRigWith(t, func(p *Params) { p.VIP4 = netip.MustParsePrefix("127.255.0.0/16") })
 	web := r.w.Host("web")
 	task := r.task(web, 7)
 	r.apply(func(d *plan.Desired) { d.Tasks = []*plan.Task{task} })
@@ -89,57 +108,18 @@ func TestForwardSparesDNSSockets(t *testing.T) {
 	}
 }
 
-// Scope is a boundary for the forwarder's services too.
-func TestForwardScope(t *testing.T) {
-	r, web, task := forwardRig(t)
-	r.apply(func(d *plan.Desired) {
-		out := *task
-		out.Scope[0] = 2
-		d.Tasks = []*plan.Task{&out}
-	})
-	r.forward(web, task.NetnsCookie)
-	for _, vip := range dials() {
-		if _, err := web.Dial(context.Background(), "tcp", vip.String()); !errors.Is(err, unix.EPERM) {
-			t.Errorf("dial %s: %v, want EPERM", vip, err)
-		}
-	}
-	r.waitIdle()
-	r.noAdmissions()
-}
-
-// With the hooks detached nobody is admitted, and with the forwarder closed
-// the VIP is what it is without connectd: the namespace's own address.
-func TestForwardDetached(t *testing.T) {
-	r, web, task := forwardRig(t)
-	k := r.forward(web, task.NetnsCookie)
-	if _, err := Unload(r.p.BPFFS); err != nil {
-		t.Fatal(err)
-	}
-	answer(t, web, "detached", "", "")
-	if err := k.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got := testutil.WhoAnswers(t, web, "tcp", dials()[0].String()); got != "itself" {
-		t.Errorf("%q answers, want the client itself", got)
-	}
-}
-
 // node makes a host the node's own namespace: its forwarder's handle is one of
 // the namespace that the process runs in.
 func (r *rig) node(h *testutil.Host, cookie uint64) *desk {
 	r.tb.Helper()
 	k := listenDesk(h)
-	f4, f6 := fileOf(r.tb, k.v4), fileOf(r.tb, k.v6)
-	defer f4.Close()
-	defer f6.Close()
 	err := h.Do(func() error {
 		own, err := netns.Open(h.Path())
 		if err != nil {
 			return err
 		}
 		defer own.Close()
-		k.Forwarder, err = r.dp.Forward(Forwarding{NetnsCookie: cookie, NS: own, V4: int(f4.Fd()), V6: int(f6.Fd())})
-		return err
+		return k.open(r.dp, cookie, own)
 	})
 	if err != nil {
 		r.tb.Fatal(err)
@@ -267,23 +247,70 @@ func TestForwardLeavesNothing(t *testing.T) {
 	}
 }
 
+// A forwarded connection belongs to no endpoint: it is neither ended nor
+// counted with one. When nobody told its end, the sweep finds it.
+func TestForwardedIsNoEndpoints(t *testing.T) {
+	r, web, task := forwardRig(t)
+	k := r.forward(web, task.NetnsCookie)
+	in := func(uint64) (*netns.Handle, bool) { return web.NS(), true }
+	vip := dials()[0]
+	c, from := dial(t, web, vip)
+	s := k.arrives(t, from, vip)
+	k.isFrom(t, s, task.ID)
+	if live, err := r.dp.LiveBytes(100, in); err != nil || len(live) != 0 {
+		t.Errorf("live bytes %v (%v), want none", live, err)
+	}
+	if got, err := r.dp.Terminate([]lb.EndpointID{0, 101, 102}, in); err != nil || got != (Terminated{}) {
+		t.Errorf("terminated %+v (%v), want nothing", got, err)
+	}
+	c.Write([]byte("on"))
+	if n, err := s.Read(make([]byte, 2)); n != 2 {
+		t.Errorf("the connection has ended: %v", err)
+	}
+
+	if err := r.detach("sock_ops"); err != nil {
+		t.Fatal(err)
+	}
+	c.SetLinger(0)
+	c.Close()
+	if err := r.dp.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range r.dp.connections() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.value.StartedNs = monotonic() - uint64(2*closingGrace)
+		if err := r.dp.objs.ConnectionsV1.Put(&e.key, &e.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swept := 0
+	for range sweepShare {
+		n, err := r.dp.Sweep(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		swept += n
+	}
+	if swept != 1 {
+		t.Errorf("swept %d, want 1", swept)
+	}
+	r.waitIdle()
+}
+
 // A client that gives up while the backlog is full was never there, and its
 // waiting says nothing about any endpoint.
 func TestForwardGivesUp(t *testing.T) {
 	r, web, task := forwardRig(t)
 	k := r.forward(web, task.NetnsCookie)
-	raw, err := k.v4.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
-	if err != nil {
+	if err := withFD(k.v4, func(fd int) error { return unix.Listen(fd, 0) }); err != nil {
 		t.Fatal(err)
 	}
 	vip := dials()[0]
 	_, first := dial(t, web, vip) // is all that a backlog of 0 holds
 	var fd int
-	err = web.Do(func() error {
+	err := web.Do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return err

@@ -3,7 +3,9 @@ package datapath
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,17 +33,26 @@ func bindTo(addr netip.Addr) func(int) error {
 	return func(fd int) error { return unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.As4()}) }
 }
 
-// dialOdd connects and returns the socket, which the test closes.
-func dialOdd(t *testing.T, from *testutil.Host, o oddSocket) (fd int, local, peer netip.AddrPort, err error) {
+// oddConn is a connected socket. It is closed with the test, or before.
+type oddConn struct {
+	fd          int
+	local, peer netip.AddrPort
+	once        sync.Once
+}
+
+func (c *oddConn) close() { c.once.Do(func() { unix.Close(c.fd) }) }
+
+// dialOdd connects. The socket is there after an error too.
+func dialOdd(t *testing.T, from *testutil.Host, o oddSocket) (*oddConn, error) {
 	t.Helper()
-	err = from.Do(func() error {
-		fd, err = unix.Socket(o.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, o.proto)
-		if err != nil {
+	c := &oddConn{fd: -1}
+	return c, from.Do(func() (err error) {
+		if c.fd, err = unix.Socket(o.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, o.proto); err != nil {
 			return err
 		}
-		t.Cleanup(func() { unix.Close(fd) })
+		t.Cleanup(c.close)
 		if o.prepare != nil {
-			if err := o.prepare(fd); err != nil {
+			if err := o.prepare(c.fd); err != nil {
 				return err
 			}
 		}
@@ -49,30 +60,29 @@ func dialOdd(t *testing.T, from *testutil.Host, o oddSocket) (fd int, local, pee
 		if connect == nil {
 			connect = unix.Connect
 		}
-		if err := connect(fd, o.to); err != nil {
+		if err := connect(c.fd, o.to); err != nil {
 			return err
 		}
-		unix.Write(fd, []byte("x")) // what sends the SYN of a deferred connect
-		a, err := unix.Getsockname(fd)
+		unix.Write(c.fd, []byte("x")) // what sends the SYN of a deferred connect
+		local, err := unix.Getsockname(c.fd)
 		if err != nil {
 			return err
 		}
-		b, err := unix.Getpeername(fd)
+		peer, err := unix.Getpeername(c.fd)
 		if err != nil {
 			return err
 		}
-		local, peer = sockaddr(a), sockaddr(b)
+		c.local, c.peer = sockaddr(local), sockaddr(peer)
 		return nil
 	})
-	return fd, local, peer, err
 }
 
 // readName reads what a named server says first.
-func readName(t *testing.T, fd int) string {
+func readName(t *testing.T, c *oddConn) string {
 	t.Helper()
-	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 4})
+	unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 4})
 	buf := make([]byte, 64)
-	n, err := unix.Read(fd, buf)
+	n, err := unix.Read(c.fd, buf)
 	if err != nil {
 		t.Errorf("read a name: %s", err)
 	}
@@ -115,24 +125,24 @@ func TestForwardOddSockets(t *testing.T) {
 		{name: "IPv6 bound to a device", family: unix.AF_INET6, to: six, prepare: toDevice, direct: true},
 	} {
 		t.Run(o.name, func(t *testing.T) {
-			fd, local, peer, err := dialOdd(t, web, o)
+			c, err := dialOdd(t, web, o)
 			if errors.Is(err, unix.EPROTONOSUPPORT) && o.proto == unix.IPPROTO_MPTCP {
 				t.Skip("a kernel without MPTCP")
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := sockaddr(o.to); peer != want {
-				t.Errorf("getpeername shows %s, want %s", peer, want)
+			if want := sockaddr(o.to); c.peer != want {
+				t.Errorf("getpeername shows %s, want %s", c.peer, want)
 			}
 			if o.direct {
-				if got := readName(t, fd); got != "a" && got != "a6" {
+				if got := readName(t, c); got != "a" && got != "a6" {
 					t.Errorf("%q answers, want the endpoint", got)
 				}
 				return
 			}
 			unmapped := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-			s := k.arrives(t, unmapped(local), unmapped(peer))
+			s := k.arrives(t, unmapped(c.local), unmapped(c.peer))
 			k.isFrom(t, s, task.ID)
 			if n, err := s.Read(make([]byte, 1)); n != 1 {
 				t.Errorf("nothing comes: %v", err)
@@ -143,28 +153,41 @@ func TestForwardOddSockets(t *testing.T) {
 	r.waitIdle()
 }
 
-// Connections to several VIPs may share a local port.
+// Connections to several VIPs may share a local port. One that fails before
+// its SYN, for the port is taken, harms neither and counts for no endpoint.
 func TestForwardSharedPort(t *testing.T) {
 	r, web, task := forwardRig(t)
 	r.apply(func(d *plan.Desired) { d.Services = append(d.Services, proxied(service(2, lb.TCP))) })
 	k := r.forward(web, task.NetnsCookie)
-	bind := func(port int) func(int) error {
-		return func(fd int) error {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-				return err
-			}
-			return unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
-		}
+	dialFrom := func(id lb.ServiceID, port uint16) (*oddConn, error) {
+		return dialOdd(t, web, oddSocket{family: unix.AF_INET, to: &unix.SockaddrInet4{Addr: vip4(id).As4(), Port: 80},
+			prepare: func(fd int) error {
+				if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+					return err
+				}
+				return unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(port)})
+			}})
 	}
-	_, local, _, err := dialOdd(t, web, oddSocket{family: unix.AF_INET, to: &unix.SockaddrInet4{Addr: vip4(1).As4(), Port: 80}, prepare: bind(0)})
+	one, err := dialFrom(1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, again, _, err := dialOdd(t, web, oddSocket{family: unix.AF_INET, to: &unix.SockaddrInet4{Addr: vip4(2).As4(), Port: 80}, prepare: bind(int(local.Port()))})
-	if err != nil || again != local {
-		t.Fatalf("connected from %s (%v), want %s", again, err, local)
+	two, err := dialFrom(2, one.local.Port())
+	if err != nil || two.local != one.local {
+		t.Fatalf("connected from %s (%v), want %s", two.local, err, one.local)
+	}
+	taken, err := dialFrom(1, one.local.Port())
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Fatalf("the same connection again: %v, want EADDRNOTAVAIL", err)
 	}
 	for id := range lb.ServiceID(2) {
-		k.isFrom(t, k.arrives(t, local, netip.AddrPortFrom(vip4(id+1), 80)), task.ID)
+		k.isFrom(t, k.arrives(t, one.local, netip.AddrPortFrom(vip4(id+1), 80)), task.ID)
+	}
+	for _, c := range []*oddConn{one, two, taken} {
+		c.close()
+	}
+	r.waitIdle()
+	if got := r.dp.Service(1).Failures; slices.Max(got) != 0 {
+		t.Errorf("failures by reason %v, want none", got)
 	}
 }

@@ -21,7 +21,11 @@ import (
 // own on the VIPs' port at every address.
 func forwardRig(t *testing.T) (*rig, *testutil.Host, *plan.Task) {
 	t.Helper()
-	r := newRig(t)
+	return forwardRigOver(t, newRig(t))
+}
+
+func forwardRigOver(t *testing.T, r *rig) (*rig, *testutil.Host, *plan.Task) {
+	t.Helper()
 	web, a := r.w.Host("web"), r.w.Host("a")
 	web.ServeName("itself", "[::]:80")
 	a.ServeName("a", at(a.Addr4(), 8080))
@@ -84,17 +88,15 @@ func TestForward(t *testing.T) {
 		t.Errorf("endpoint 101 had %d connections, want the two without a forwarder", got.Opened)
 	}
 
-	heartbeats := r.dp.shared.heartbeats
-	for _, seat := range k.seats {
-		heartbeats[seat] = monotonic() - uint64(3*time.Second)
-	}
+	k.beatAt(-3 * time.Second)
 	answer(t, web, "its loop hangs", "a", "a6")
-	k.Beat()
 	for _, vip := range dials() {
+		k.Beat()
 		c, from := dial(t, web, vip)
 		c.Close()
 		k.isFrom(t, k.arrives(t, from, vip), task.ID)
 	}
+	k.beatAt(time.Hour)
 	var waiting []netip.AddrPort
 	for _, vip := range dials() {
 		_, from := dial(t, web, vip)
@@ -126,7 +128,13 @@ func TestForwardKilled(t *testing.T) {
 	r, web, task := forwardRig(t)
 	k := r.forward(web, task.NetnsCookie)
 	holder := web.Command(t.Context(), "sleep", "1000")
-	holder.ExtraFiles = []*os.File{fileOf(t, k.v4), fileOf(t, k.v6)}
+	for _, l := range []*net.TCPListener{k.v4, k.v6} {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder.ExtraFiles = append(holder.ExtraFiles, f)
+	}
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}

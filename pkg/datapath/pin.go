@@ -6,10 +6,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -80,7 +80,7 @@ func (d *Datapath) dropOldMaps(spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("list pinned maps: %s", err)
 	}
 	for _, e := range entries {
-		if _, ok := spec.Maps[e.Name()]; ok {
+		if _, ok := spec.Maps[e.Name()]; ok || slices.Contains(httpMaps, e.Name()) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(mapDir(d.params.BPFFS), e.Name())); err != nil {
@@ -96,21 +96,12 @@ func (d *Datapath) dropOldMaps(spec *ebpf.CollectionSpec) error {
 func Unload(bpffs string) ([]string, error) {
 	var removed []string
 	var errs []error
-	for i := len(hooks) - 1; i >= 0; i-- {
-		path := filepath.Join(linkDir(bpffs), hooks[i].name)
-		l, err := link.LoadPinnedLink(path, nil)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+	for _, h := range slices.Backward(slices.Concat(hooks, directHooks)) {
+		ok, err := removeLink(bpffs, h.name)
+		if ok {
+			removed = append(removed, "links/"+h.name)
 		}
-		if err == nil {
-			// Unpinning alone detaches some time later, from a work queue.
-			err = errors.Join(l.Detach(), l.Unpin(), l.Close())
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("remove link %s: %s", hooks[i].name, err))
-			continue
-		}
-		removed = append(removed, "links/"+hooks[i].name)
+		errs = append(errs, err)
 	}
 	entries, err := os.ReadDir(mapDir(bpffs))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

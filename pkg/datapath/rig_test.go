@@ -35,6 +35,12 @@ type rig struct {
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
+	return newRigWith(tb, func(*Params) {})
+}
+
+// newRigWith is newRig with other Params.
+func newRigWith(tb testing.TB, change func(*Params)) *rig {
+	tb.Helper()
 	r := &rig{tb: tb, w: testutil.NewWorld(tb), want: &plan.Desired{}}
 	root, err := testutil.CgroupRoot()
 	if err != nil {
@@ -45,6 +51,7 @@ func newRig(tb testing.TB) *rig {
 		VIP4: testVIP4, VIP6: testVIP6,
 		MaxConnections: 4096, MaxEndpoints: 4096, MaxServices: 256, MaxSlots: 16384,
 	}
+	change(&r.p)
 	tb.Cleanup(func() { r.close() })
 	r.open()
 	return r

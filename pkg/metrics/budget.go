@@ -23,11 +23,13 @@ const (
 	blockState   block = iota // of a service: endpoints by state, panic, ejections
 	blockTraffic              // of a service: failures, histograms, endpoint="other"
 	blockProbe                // of a service: probes
+	blockHTTP                 // of a service: requests
 	blockEndpoint
+	blockEndpointHTTP // of an endpoint: requests
 	blocks
 )
 
-var blockNames = [blocks]string{"service_state", "service_traffic", "service_probe", "endpoint"}
+var blockNames = [blocks]string{"service_state", "service_traffic", "service_probe", "service_http", "endpoint", "endpoint_http"}
 
 // budget hands out series.
 type budget struct {

@@ -20,6 +20,12 @@ func (s *state) emit(f *families, out *scrape) {
 		if e.own {
 			s.emitEndpoint(f, out, e)
 		}
+		if e.ownHTTP {
+			if e.httpLabels == nil {
+				e.httpLabels = endpointHTTPLabels(e.address.String(), e.service.name)
+			}
+			s.emitEndpointHTTP(f, out, e.httpLabels, e.http.snapshot(s.httpEndpointLen()))
+		}
 	}
 	for b, n := range s.budget.folded {
 		out.add(f.folded, float64(n), pairs("block", blockNames[b]))
@@ -47,6 +53,7 @@ func (s *state) gatherOther() {
 	}
 	o.own[blockState] = o.own[blockState] || s.budget.folded[blockState] > 0 || o.ejected.shown[0] > 0
 	o.own[blockTraffic] = o.own[blockTraffic] || nonzero(o.traffic.shown) || nonzero(o.rest[:]) || o.restActive > 0
+	o.own[blockHTTP] = o.own[blockHTTP] || nonzero(o.http.shown) || nonzero(s.restHTTP)
 	o.own[blockProbe] = o.own[blockProbe] || nonzero(o.probes.shown)
 }
 
@@ -63,6 +70,9 @@ func (s *state) emitService(f *families, out *scrape, svc *service) {
 	}
 	if svc.own[blockProbe] {
 		s.emitProbes(f, out, svc)
+	}
+	if svc.own[blockHTTP] {
+		s.emitHTTP(f, out, svc)
 	}
 }
 

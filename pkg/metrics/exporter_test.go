@@ -47,6 +47,23 @@ func fullWorld() Sources {
 	}}
 	w.ejections = map[lb.ServiceName]uint64{w.desired.Services[1].Name: 2}
 	src := w.sources()
+	hist := make([]uint64, len(bounds)+1)
+	hist[5], hist[19] = 6, 2
+	requests := HTTPStats{
+		Classes: []uint64{1, 0, 5, 0, 0, 2}, GRPC: []uint64{4, 1}, Duration: Histogram{Counts: hist, SumMicroseconds: 9000},
+		Retries: []uint64{3, 1, 2}, Timeouts: 1, Received: 70, Sent: 700, LeftOut: 1,
+	}
+	src.HTTP = HTTPSource{
+		RetryOutcomes: []string{"success", "failure", "", "no_budget"}, GRPCStatuses: []string{"0", "14", "other"}, Bounds: bounds,
+		Read: func() HTTP {
+			return HTTP{
+				Services:  map[lb.ServiceID]HTTPStats{1: requests},
+				Endpoints: map[lb.EndpointID]HTTPStats{1: requests},
+				Refusals:  []Counter{{"no_endpoint", 2}}, Clients: 3, Upstream: map[string]uint64{"idle": 2, "busy": 1},
+				LogLines: 8, LogDrops: 1,
+			}
+		},
+	}
 	src.Terminated = func() []Counter { return []Counter{{"probe", 4}, {"drain", 1}} }
 	src.DNS = func() []Counter { return []Counter{{"answered", 100}, {"formerr", 1}} }
 	src.Reconcile = func() Reconcile {

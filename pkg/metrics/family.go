@@ -37,6 +37,23 @@ type families struct {
 	probes      *family
 	probeTime   *family
 
+	httpRequests     *family
+	httpTime         *family
+	grpcResponses    *family
+	httpRetries      *family
+	httpTimeouts     *family
+	httpReceived     *family
+	httpSent         *family
+	httpLeftOut      *family
+	endpointRequests *family
+	endpointTime     *family
+
+	forwarderClients  *family
+	forwarderUpstream *family
+	forwarderRefused  *family
+	logLines          *family
+	logDrops          *family
+
 	outcomes   *family
 	eventsLost *family
 	terminated *family
@@ -83,6 +100,7 @@ func newFamilies() *families {
 		return m
 	}
 	f.addTraffic(add)
+	f.addHTTP(add)
 	f.addNode(add)
 	f.addDaemon(add)
 	return f
@@ -117,7 +135,7 @@ func (f *families) addTraffic(add adder) {
 	f.panicking = add(gauge, "panic",
 		"1 while too few endpoints are healthy and health is ignored, else absent; of the service other: how many do. Source: plan.", service...)
 	f.ejections = add(counter, "ejections_total",
-		"Endpoints ejected for all because connects failed. Source: plan.", service...)
+		"Endpoints ejected for all because connects or requests failed. Source: plan.", service...)
 	f.probes = add(counter, "probes_total",
 		"Active checks by result. Source: prober.", "namespace", "result", "service")
 	f.probeTime = add(histogram, "probe_duration_seconds",

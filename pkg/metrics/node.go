@@ -13,6 +13,9 @@ func (s *state) emitNode(f *families, out *scrape) {
 	if src.Kernel.Read != nil {
 		s.emitKernel(f, out)
 	}
+	if src.HTTP.Read != nil {
+		s.emitForwarder(f, out)
+	}
 	emitReasons(f.terminated, "reason", src.Terminated, out)
 	emitReasons(f.dns, "outcome", src.DNS, out)
 	if s.desired != nil {

@@ -27,12 +27,15 @@ type service struct {
 	traffic account // failures, connect time, srtt
 	probes  account
 	ejected account
+	http    account
 
 	// Of endpoints that have no series of their own.
 	rest       [endpointCounters]uint64
 	restActive uint64
+	restHTTP   []uint64 // nil: none
 
-	labels labels
+	labels     labels
+	httpLabels *httpLabels // nil until first shown
 }
 
 // labels are those of a service's series, made when first shown.
@@ -56,6 +59,10 @@ type endpoint struct {
 	mark    [endpointCounters]uint64
 	shown   [endpointCounters]uint64
 	labels  []*dto.LabelPair
+
+	ownHTTP    bool
+	http       account
+	httpLabels *httpEndpointLabels // nil until first shown
 }
 
 // sync takes over a new plan.
@@ -173,6 +180,10 @@ func (s *state) check(id lb.EndpointID, e *endpoint) {
 	if e.own {
 		e.own = false
 		s.budget.give(blockEndpoint)
+	}
+	if e.ownHTTP {
+		e.ownHTTP = false
+		s.budget.give(blockEndpointHTTP)
 	}
 	if s.owner[id] != svc || at != nil {
 		delete(s.endpoints, id) // the id is another endpoint's now

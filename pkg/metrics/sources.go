@@ -23,6 +23,7 @@ type Sources struct {
 	Desired    func() *plan.Desired
 	Kernel     KernelSource
 	Probes     ProbeSource
+	HTTP       HTTPSource
 	Ejections  func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
 	Terminated func() []Counter                 // connections ended by connectd, by reason
 	DNS        func() []Counter                 // queries by outcome

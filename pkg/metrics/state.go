@@ -18,6 +18,8 @@ type state struct {
 	budget   budget
 	scratch  []uint64
 	kernel   Kernel // the last good reading
+	http     HTTP
+	restHTTP []uint64 // of endpoints of the service other
 	readErrs uint64
 
 	endpoints    map[lb.EndpointID]*endpoint
@@ -38,6 +40,8 @@ func newState(src *Sources) *state {
 	s.other.traffic.shown = make([]uint64, s.trafficLen())
 	s.other.probes.shown = make([]uint64, s.probesLen())
 	s.other.ejected.shown = make([]uint64, 1)
+	s.other.http.shown = make([]uint64, s.httpLen())
+	s.restHTTP = make([]uint64, s.httpEndpointLen())
 	// A histogram is its finite buckets, +Inf, sum and count.
 	kernelHistogram := len(src.Kernel.Bounds) + 3
 	s.budget.cost = [blocks]int{
@@ -45,6 +49,9 @@ func newState(src *Sources) *state {
 		blockTraffic:  len(src.Kernel.Reasons) + 2*kernelHistogram + endpointCounters + 1,
 		blockProbe:    len(src.Probes.Results) + len(DurationBounds) + 3,
 		blockEndpoint: endpointCounters + 1,
+		blockHTTP: httpClasses + len(src.HTTP.Bounds) + 3 + len(src.HTTP.GRPCStatuses) + len(src.HTTP.RetryOutcomes) + 4 +
+			httpClasses + len(src.HTTP.Bounds) + 3, // its endpoint="other"
+		blockEndpointHTTP: httpClasses + len(src.HTTP.Bounds) + 3,
 	}
 	return s
 }
@@ -66,6 +73,9 @@ func (s *state) update() {
 			s.kernel = k
 		}
 	}
+	if s.src.HTTP.Read != nil {
+		s.http = s.src.HTTP.Read()
+	}
 	s.markUsed()
 	s.allotUsed()
 	s.allotIdle()
@@ -73,6 +83,7 @@ func (s *state) update() {
 	s.settleServices()
 	s.settleProbes()
 	s.settleEjections()
+	s.settleHTTP()
 }
 
 func (s *state) markUsed() {
@@ -84,6 +95,11 @@ func (s *state) markUsed() {
 	for id := range s.kernel.Endpoints {
 		if e := s.endpointOf(id); e != nil {
 			e.service.used = true
+		}
+	}
+	for id := range s.http.Services {
+		if svc := s.byID[id]; svc != nil {
+			svc.used = true
 		}
 	}
 }

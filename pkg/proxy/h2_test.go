@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -19,6 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/proxy/route"
+	"connectd/pkg/testutil"
 )
 
 // serveH2 starts a server that speaks HTTP/2 with prior knowledge only.
@@ -137,4 +141,101 @@ func TestGRPC(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// A request that is given up while its connection is being made is not touched
+// when that comes to an end.
+func TestHTTP2GivenUpWhileDialing(t *testing.T) {
+	to := blackHole(t)
+	w := newWorld(t, to)
+	w.change(func(h *lb.HTTP) { h.Protocol = lb.AppHTTP2 }, to)
+	c := w.h2client()
+	waits := make(chan *http.Response, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		req, _ := http.NewRequestWithContext(ctx, "GET", "http://orders/first", nil)
+		c.Do(req)
+		// It is gone. The next one waits for the same connection.
+		r, err := c.Get("http://orders/second")
+		if err != nil {
+			t.Error(err)
+		}
+		waits <- r
+	}()
+	testutil.Eventually(t, 5*time.Second, func() error {
+		var open int64
+		w.p.table.Each(func(*route.Service) {}, func(e *route.Endpoint) { open += e.Open.Load() })
+		if open == 0 {
+			return errors.New("no connection is being made")
+		}
+		return nil
+	})
+	cancel()
+	if r := <-waits; r != nil {
+		r.Body.Close()
+		if r.StatusCode != 503 {
+			t.Errorf("got %d", r.StatusCode)
+		}
+	}
+}
+
+// blackHole is an address that answers no SYN: its backlog is full.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := addrPort(name).String()
+	filler, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { filler.Close() })
+	return addr
+}
+
+// A client that has gone is forgotten, whichever way it spoke and left.
+func TestClientsAreForgotten(t *testing.T) {
+	address := serveH2(t, named("two"))
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) { h.Protocol, h.IdleTimeout = lb.AppHTTP2, 200*time.Millisecond }, address)
+	gone := func(what string) {
+		t.Helper()
+		testutil.Eventually(t, 5*time.Second, func() error {
+			if n := w.p.Stats().Clients; n > 0 {
+				return fmt.Errorf("%s: %d clients", what, n)
+			}
+			return nil
+		})
+	}
+	c := w.h2client()
+	for range 2 {
+		if r, err := c.Get("http://orders/"); err != nil || r.StatusCode != 200 {
+			t.Fatalf("got %v (%v)", r, err)
+		}
+		gone("idle")
+	}
+	bare := w.dial()
+	bare.send(http2.ClientPreface)
+	bare.Close()
+	gone("closed")
+	bare = w.dial()
+	bare.send(http2.ClientPreface + "no frame at all, but long enough to be taken for one")
+	gone("rubbish")
+	half := w.dial()
+	half.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	half.Conn.(*net.TCPConn).CloseWrite()
+	gone("half-closed after a request")
 }

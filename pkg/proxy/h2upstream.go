@@ -12,7 +12,7 @@ type h2Upstream struct {
 	sock     sock
 	key      poolKey
 	endpoint *route.Endpoint
-	waiting  []*h2.Exchange // until the connection stands
+	waiting  []*h2Request // until the connection stands; not exchanges, which are used anew once they are done
 	dialing  bool
 	timer    timer // connect, then idleness
 	used     bool
@@ -59,10 +59,10 @@ func (u *h2Upstream) event() {
 	u.h2Conn = u.l.newH2(&u.sock, h2.Config{}, u)
 	waiting := u.waiting
 	u.waiting = nil
-	for _, x := range waiting {
-		if req := x.User.(*h2Request); req.dialing == u {
-			req.dialing = nil
-			x.Connected(u.session)
+	for _, q := range waiting {
+		if q.dialing == u {
+			q.dialing = nil
+			q.x.Connected(u.session)
 		}
 	}
 }
@@ -75,10 +75,10 @@ func (u *h2Upstream) failed() {
 	waiting := u.waiting
 	u.waiting = nil
 	u.ended()
-	for _, x := range waiting {
-		if req := x.User.(*h2Request); req.dialing == u {
-			req.dialing = nil
-			x.Failed(h2.ConnectFailed)
+	for _, q := range waiting {
+		if q.dialing == u {
+			q.dialing = nil
+			q.x.Failed(h2.ConnectFailed)
 		}
 	}
 }

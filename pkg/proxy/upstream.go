@@ -119,6 +119,15 @@ func (u *upstream) close() {
 	delete(u.l.upstreams, u)
 }
 
+// sweepPools forgets pools that have been emptied: endpoints come and go.
+func (l *loop) sweepPools() {
+	for key, p := range l.pools {
+		if len(p.idle) == 0 {
+			delete(l.pools, key)
+		}
+	}
+}
+
 // dial begins a connection; it is established, or has failed, when it becomes
 // writable.
 func (l *loop) dial(s *seat, e *route.Endpoint) (*upstream, error) {

@@ -242,7 +242,10 @@ func anonymous(pid int) (uint64, error) {
 }
 
 // mapBytes is what the kernel charges for the daemon's maps.
-func (n *node) mapBytes() (float64, error) {
+func (n *node) mapBytes() (float64, error) { return n.metric("connectd_map_bytes") }
+
+// metric is the sum of a family's series, which must not be 0.
+func (n *node) metric(family string) (float64, error) {
 	resp, err := http.Get("http://" + n.metrics + "/metrics")
 	if err != nil {
 		return 0, err
@@ -254,17 +257,18 @@ func (n *node) mapBytes() (float64, error) {
 	}
 	var sum float64
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "connectd_map_bytes{"); ok {
-			_, value, _ := strings.Cut(strings.TrimSpace(rest), "} ")
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				return 0, fmt.Errorf("read connectd_map_bytes: %w", err)
-			}
-			sum += v
+		rest, ok := strings.CutPrefix(line, family)
+		if !ok || rest[0] != '{' && rest[0] != ' ' {
+			continue
 		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' '):]), 64)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w", family, err)
+		}
+		sum += v
 	}
 	if sum == 0 {
-		return 0, errors.New("read connectd_map_bytes: no such metric, or 0")
+		return 0, fmt.Errorf("read %s: no such metric, or 0", family)
 	}
 	return sum, nil
 }

@@ -29,6 +29,13 @@ type order struct {
 	Serve string `json:",omitempty"` // address of the HTTP server to start
 	Load  *load  `json:",omitempty"`
 	Await *await `json:",omitempty"`
+	// Reach is an address at which something is to listen before long, Unary
+	// one where a gRPC call is to succeed.
+	Reach  string  `json:",omitempty"`
+	Unary  string  `json:",omitempty"`
+	Hammer *hammer `json:",omitempty"` // make its connections
+	Strike bool    `json:",omitempty"` // run it
+	Hold   *hold   `json:",omitempty"`
 }
 
 // load is a number of HTTP requests, made by clients that each send the next
@@ -49,9 +56,10 @@ type await struct {
 
 // done is a peer's answer.
 type done struct {
-	Took  time.Duration
-	At    time.Time
-	Error string `json:",omitempty"`
+	Took   time.Duration
+	At     time.Time
+	Result result
+	Error  string `json:",omitempty"`
 }
 
 // peer is a running peer, seen from the benchmark.
@@ -98,6 +106,15 @@ func (p *peer) wait() (done, error) {
 	return d, nil
 }
 
+// hammer warms a load up and runs it.
+func (p *peer) hammer(h hammer) (result, error) {
+	if _, err := p.do(order{Hammer: &h}); err != nil {
+		return result{}, err
+	}
+	d, err := p.do(order{Strike: true})
+	return d.Result, err
+}
+
 func (p *peer) do(o order) (done, error) {
 	if err := p.send(o); err != nil {
 		return done{}, err
@@ -105,16 +122,9 @@ func (p *peer) do(o order) (done, error) {
 	return p.wait()
 }
 
-// cpu is the CPU time the peer has used: its process CPU clock, as
-// clock_getcpuclockid(3) makes it of a pid. ip-netns execs, so the pid is the
+// cpu is the CPU time the peer has used. ip-netns execs, so the pid is the
 // peer's.
-func (p *peer) cpu() (time.Duration, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|2), &ts); err != nil {
-		return 0, fmt.Errorf("read CPU clock of peer: %w", err)
-	}
-	return time.Duration(ts.Nano()), nil
-}
+func (p *peer) cpu() (time.Duration, error) { return cpuOfPID(p.cmd.Process.Pid) }
 
 // close ends the peer; it goes by itself when its input ends.
 func (p *peer) close() {
@@ -126,6 +136,8 @@ func (p *peer) close() {
 func runPeer() error {
 	signal.Ignore(os.Interrupt)
 	out := json.NewEncoder(os.Stdout)
+	var held []net.Conn
+	var loaded *striker
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var o order
 		if err := json.Unmarshal(in.Bytes(), &o); err != nil {
@@ -140,6 +152,16 @@ func runPeer() error {
 			d.Took, err = o.Load.run()
 		case o.Await != nil:
 			d.At, err = o.Await.run()
+		case o.Reach != "":
+			err = awaitListener(o.Reach)
+		case o.Unary != "":
+			err = unary(o.Unary)
+		case o.Hammer != nil:
+			loaded, err = o.Hammer.warm()
+		case o.Strike:
+			d.Result, err = loaded.run()
+		case o.Hold != nil:
+			held, err = o.Hold.run(held)
 		}
 		if err != nil {
 			d.Error = err.Error()

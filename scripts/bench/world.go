@@ -15,14 +15,19 @@ import (
 const (
 	clientAddress = "10.66.0.2"
 	serverAddress = "10.66.0.3"
+	secondAddress = "10.66.0.4"
 	namePrefix    = "cdbench" // followed by the pid: everything made outside of this process
 	netnsDir      = "/run/netns"
 	bpffsDir      = "/sys/fs/bpf"
 )
 
-// world is a client and a server in two network namespaces that are linked by
-// a bridge in a third.
+// world is a client and two servers in network namespaces of their own, which
+// are linked by a bridge in a fourth.
 type world struct{ prefix string }
+
+var hosts = []struct{ name, address string }{
+	{"client", clientAddress}, {"server", serverAddress}, {"second", secondAddress},
+}
 
 func (w world) netns(name string) string { return w.prefix + name }
 
@@ -32,7 +37,7 @@ func newWorld(ctx context.Context) (world, error) {
 	steps := []string{
 		"netns add NET", "-n NET link add br0 type bridge", "-n NET link set br0 up",
 	}
-	for _, host := range []struct{ name, address string }{{"client", clientAddress}, {"server", serverAddress}} {
+	for _, host := range hosts {
 		for _, step := range []string{
 			"netns add HOST", "-n HOST link set lo up",
 			"-n HOST link add eth0 type veth peer name " + host.name + " netns NET",
@@ -55,11 +60,15 @@ func newWorld(ctx context.Context) (world, error) {
 
 func (w world) close() error {
 	var errs []error
-	for _, name := range []string{"client", "server", "net"} {
+	remove := func(name string) {
 		if _, err := os.Stat(filepath.Join(netnsDir, w.netns(name))); err == nil {
 			errs = append(errs, command(context.Background(), "ip", "netns", "del", w.netns(name)))
 		}
 	}
+	for _, host := range hosts {
+		remove(host.name)
+	}
+	remove("net")
 	return errors.Join(errs...)
 }
 

@@ -251,6 +251,11 @@ func (x *Exchange) endpointGone(cause Cause) {
 		// The response is whole; the endpoint wants no more of the request.
 		x.dropRequest()
 		x.settle()
+	case !x.heard && x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
+		// The server's clock for the call's deadline ran out before the
+		// client's. It is no failure, and the client knows what a CANCEL means.
+		x.GRPCStatus = 1 // CANCELLED
+		x.cut(cause.Code)
 	case !x.heard:
 		x.hangUp(cause.Code)
 		if x.begun {

@@ -352,3 +352,64 @@ func TestHead(t *testing.T) {
 		}
 	}
 }
+
+// TestGRPCCanceledByEndpoint: a CANCEL before the head, as servers send when a
+// deadline is over on their clock, is passed on and not tried again.
+func TestGRPCCanceledByEndpoint(t *testing.T) {
+	for _, test := range []struct {
+		name, contentType string
+		code              http2.ErrCode
+		want              http2.ErrCode // 0: an answer
+		failures          int
+	}{
+		{"call canceled", "application/grpc", http2.ErrCodeCancel, http2.ErrCodeCancel, 0},
+		{"call reset", "application/grpc", http2.ErrCodeInternal, 0, 1},
+		{"request canceled", "text/plain", http2.ErrCodeCancel, 0, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			c, addr := newCarrier(t, 1, ln.Addr().String())
+			go func() {
+				nc, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer nc.Close()
+				io.ReadFull(nc, make([]byte, len(http2.ClientPreface)))
+				fr := http2.NewFramer(nc, nc)
+				fr.WriteSettings()
+				for {
+					f, err := fr.ReadFrame()
+					if err != nil {
+						return
+					}
+					if f.Header().Type == http2.FrameHeaders {
+						fr.WriteRSTStream(f.Header().StreamID, test.code)
+					}
+				}
+			}()
+			r := request(t, "POST", "http://"+addr+"/", nil)
+			r.Header.Set("Content-Type", test.contentType)
+			res, err := h2client(t).Do(r)
+			var reset http2.StreamError
+			switch {
+			case test.want != 0 && (!errors.As(err, &reset) || reset.Code != test.want):
+				t.Errorf("got %v", err)
+			case test.want == 0 && err != nil:
+				t.Error(err)
+			case err == nil:
+				res.Body.Close()
+			}
+			<-c.done
+			c.loop.do(func() {
+				if len(c.failures) != test.failures {
+					t.Errorf("failures %v", c.failures)
+				}
+			})
+		})
+	}
+}

@@ -268,6 +268,13 @@ func TestGRPCEnds(t *testing.T) {
 	<-s.canceled
 	<-c.done
 
+	// The endpoint's clock is the faster one: no failure, and no other try.
+	c.loop.do(func() {
+		if len(c.failures) != 0 {
+			t.Errorf("failures %v", c.failures)
+		}
+	})
+
 	duplex, err := client.FullDuplexCall(testContext(t))
 	if err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ type Service struct {
 type Endpoint struct {
 	ID      lb.EndpointID
 	Address netip.AddrPort
-	Weight  int64
+	weight  atomic.Int64
 
 	InFlight atomic.Int64 // requests
 	Open     atomic.Int64 // connections
@@ -58,15 +58,11 @@ func (t *Table) route(state *Service, s *plan.Service) *Route {
 	for i := range s.Endpoints {
 		p := &s.Endpoints[i]
 		e := t.endpoints[p.ID]
-		if e == nil || e.Address != p.Address || e.Weight != int64(p.Weight) {
-			next := &Endpoint{ID: p.ID, Address: p.Address, Weight: max(1, int64(p.Weight))}
-			if e != nil && e.Address == p.Address {
-				e.Weight = next.Weight
-				next = e
-			}
-			e = next
+		if e == nil || e.Address != p.Address {
+			e = &Endpoint{ID: p.ID, Address: p.Address}
 			t.endpoints[p.ID] = e
 		}
+		e.weight.Store(max(1, int64(p.Weight)))
 		byID[p.ID] = e
 	}
 	r.v4, r.v6 = resolve(s.SlotsV4, byID), resolve(s.SlotsV6, byID)
@@ -136,46 +132,53 @@ func (r *Route) first(c *Choice, n uint32) uint32 {
 
 // lighter says whether e carries fewer requests for its weight than o.
 func (e *Endpoint) lighter(o *Endpoint) bool {
-	return e.InFlight.Load()*o.Weight < o.InFlight.Load()*e.Weight
+	return e.InFlight.Load()*o.weight.Load() < o.InFlight.Load()*e.weight.Load()
 }
 
 // steps is how far the slots after the chosen one are looked at, before each
 // endpoint is: weights still count among them.
 const steps = 8
 
+// usable is the chosen endpoint e of slot i, or the nearest that w does not
+// speak against.
 func (c *choices) usable(w *Choice, i uint32, e *Endpoint) (*Endpoint, bool) {
-	var avoided *Endpoint
+	var avoided *Endpoint // the first, so that weights count where all are
 	n := uint32(len(c.slots))
 	for k := range uint32(steps) {
 		if k > 0 {
 			e = c.slots[(i+k)%n]
 		}
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	at := int(i) % len(c.each)
 	for k := range c.each {
 		e := c.each[(at+k)%len(c.each)]
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	if avoided != nil {
 		return avoided, true // another one is tried before one that has failed
 	}
-	for _, e := range w.Tried {
-		if slices.Contains(c.each, e) {
+	for k, e := range w.Tried {
+		if !slices.Contains(w.Tried[k+1:], e) && slices.Contains(c.each, e) {
 			return e, false
 		}
 	}
 	return e, false
+}
+
+// takes says that e was neither tried nor is avoided. The first that is only
+// avoided is noted.
+func (w *Choice) takes(e *Endpoint, avoided **Endpoint) bool {
+	switch {
+	case slices.Contains(w.Tried, e):
+	case !slices.Contains(w.Task.Avoid, e.ID):
+		return true
+	case *avoided == nil:
+		*avoided = e
+	}
+	return false
 }

@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"connectd/pkg/datapath"
+	"connectd/pkg/lb"
+	"connectd/pkg/metrics"
+	"connectd/pkg/proxy/route"
+)
+
+// httpSource is what the forwarder counts.
+func (d *daemon) httpSource(bounds []float64) metrics.HTTPSource {
+	statuses := make([]string, 0, 18)
+	for n := range 17 {
+		statuses = append(statuses, strconv.Itoa(n))
+	}
+	return metrics.HTTPSource{
+		RetryOutcomes: route.RetryOutcomes(), GRPCStatuses: append(statuses, "other"), Bounds: bounds, Read: d.readHTTP,
+	}
+}
+
+func (d *daemon) readHTTP() metrics.HTTP {
+	out := metrics.HTTP{
+		Services: make(map[lb.ServiceID]metrics.HTTPStats), Endpoints: make(map[lb.EndpointID]metrics.HTTPStats),
+		LogLines: d.access.Lines(), LogDrops: d.access.Dropped(),
+	}
+	d.proxy.Each(func(s *route.Service) {
+		h := httpStats(&s.Counters)
+		h.Retries, h.Timeouts = counts(s.Retries[:]), s.Timeouts.Load()
+		if used(&h) {
+			out.Services[s.ID] = h
+		}
+	}, func(e *route.Endpoint) {
+		if h := httpStats(&e.Counters); used(&h) {
+			out.Endpoints[e.ID] = h
+		}
+	})
+	d.addDirect(&out)
+	s := d.proxy.Stats()
+	out.Clients = uint64(s.Clients)
+	out.Upstream = map[string]uint64{"busy": uint64(s.Busy), "idle": uint64(s.Idle)}
+	for _, reason := range slices.Sorted(maps.Keys(s.Refusals)) {
+		out.Refusals = append(out.Refusals, metrics.Counter{Reason: reason, Value: s.Refusals[reason]})
+	}
+	return out
+}
+
+// addDirect adds what the kernel has read in mode direct. A service that changed
+// its mode has counts of both.
+func (d *daemon) addDirect(out *metrics.HTTP) {
+	services, endpoints, err := d.datapath.HTTP()
+	if err != nil {
+		d.log.Error("read HTTP counters of mode direct", "error", err)
+		return
+	}
+	for id, c := range services {
+		out.Services[id] = addCounters(out.Services[id], &c)
+	}
+	for id, c := range endpoints {
+		out.Endpoints[id] = addCounters(out.Endpoints[id], &c)
+	}
+}
+
+func addCounters(h metrics.HTTPStats, c *datapath.HTTPCounters) metrics.HTTPStats {
+	// A status that could not be read is no request without a response.
+	classes := append(slices.Clone(c.Classes[:]), c.Classes[0])
+	classes[0] = 0
+	h.Classes = sum(h.Classes, classes)
+	h.Duration.Counts = sum(h.Duration.Counts, c.Time.Buckets)
+	h.Duration.SumMicroseconds += uint64(c.Time.Sum.Microseconds())
+	h.LeftOut += c.LeftOut
+	return h
+}
+
+func sum(a, b []uint64) []uint64 {
+	if len(a) < len(b) {
+		a = append(a, make([]uint64, len(b)-len(a))...)
+	}
+	for i, n := range b {
+		a[i] += n
+	}
+	return a
+}
+
+func httpStats(c *route.Counters) metrics.HTTPStats {
+	return metrics.HTTPStats{
+		Classes: counts(c.Classes[:]), GRPC: counts(c.GRPC[:]),
+		Duration: metrics.Histogram{Counts: counts(c.Duration[:]), SumMicroseconds: c.Sum.Load()},
+		Received: c.Received.Load(), Sent: c.Sent.Load(),
+	}
+}
+
+func counts(from []atomic.Uint64) []uint64 {
+	out := make([]uint64, len(from))
+	for i := range from {
+		out[i] = from[i].Load()
+	}
+	return out
+}
+
+func used(h *metrics.HTTPStats) bool {
+	return slices.ContainsFunc(h.Classes, func(n uint64) bool { return n > 0 })
+}

@@ -1,0 +1,187 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"connectd/pkg/lb"
+	"connectd/pkg/plan"
+)
+
+// direct is what exists only while some service is in mode direct: every packet
+// of the node passes its programs.
+type direct struct {
+	mu   sync.RWMutex
+	coll *ebpf.Collection // nil: there is none
+}
+
+// directHooks in the order in which they are attached: what follows new
+// connections comes last.
+var directHooks = []hook{
+	{name: "http_ingress", attach: ebpf.AttachCGroupInetIngress},
+	{name: "http_egress", attach: ebpf.AttachCGroupInetEgress},
+	{name: "http_sockops", attach: ebpf.AttachCGroupSockOps},
+}
+
+// httpMaps are those of the direct programs alone. They stay over a restart,
+// so that connections are followed on.
+var httpMaps = []string{"exchanges_v1", "heads_v1", "http_stats_v1", "http_strikes_v1"}
+
+// HTTPCounters are what was read of HTTP in mode direct.
+type HTTPCounters struct {
+	Classes [6]uint64 // responses by the status's first digit; 0 is an HTTP/2 status that could not be read
+	Time    Histogram // HTTP/1: request line to status line
+	LeftOut uint64    // of a service: connections that pipeline, of which nothing more is counted
+}
+
+// Direct has first lines read as long as the plan has a service in mode direct.
+// Connections made before are not followed. It belongs to the goroutine of
+// Apply.
+func (d *Datapath) Direct(p *plan.Desired) error {
+	wanted := false
+	for _, s := range p.Services {
+		if s.HTTP != nil && s.HTTP.Direct {
+			wanted = true
+			break
+		}
+	}
+	d.direct.mu.Lock()
+	defer d.direct.mu.Unlock()
+	switch {
+	case !wanted:
+		return d.stopDirect()
+	case d.direct.coll != nil:
+		return nil
+	}
+	if err := d.startDirect(); err != nil {
+		return fmt.Errorf("read HTTP in mode direct: %w", err)
+	}
+	return nil
+}
+
+func (d *Datapath) startDirect() error {
+	spec, err := loadDirect()
+	if err != nil {
+		return err
+	}
+	if err := setVariables(spec, d.params.addresses()); err != nil {
+		return err
+	}
+	shared := d.objs.usedBy(spec)
+	spec.Maps["http_stats_v1"].MaxEntries = d.params.MaxEndpoints + d.params.MaxServices
+	for _, name := range httpMaps {
+		m := spec.Maps[name]
+		m.Pinning = ebpf.PinByName
+		// The size of one that is there stays.
+		if pinned, err := ebpf.LoadPinnedMap(filepath.Join(mapDir(d.params.BPFFS), name), nil); err == nil {
+			m.MaxEntries = pinned.MaxEntries()
+			pinned.Close()
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: shared, Maps: ebpf.MapOptions{PinPath: mapDir(d.params.BPFFS)},
+	})
+	if err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	for _, h := range directHooks {
+		if err := attachHook(h, coll.Programs[h.name], d.params.Cgroup, linkDir(d.params.BPFFS)); err != nil {
+			coll.Close()
+			return fmt.Errorf("attach %s to %s: %w", h.name, d.params.Cgroup, err)
+		}
+	}
+	d.direct.coll = coll
+	return nil
+}
+
+// stopDirect removes the programs, of an earlier daemon too.
+func (d *Datapath) stopDirect() error {
+	if d.direct.coll != nil {
+		d.direct.coll.Close()
+		d.direct.coll = nil
+	}
+	return removeDirect(d.params.BPFFS)
+}
+
+func removeDirect(bpffs string) error {
+	var errs []error
+	for i := len(directHooks) - 1; i >= 0; i-- {
+		_, err := removeLink(bpffs, directHooks[i].name)
+		errs = append(errs, err)
+	}
+	for _, name := range httpMaps {
+		if err := os.Remove(filepath.Join(mapDir(bpffs), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("unpin map %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeLink detaches a program; removed is false when it was not attached.
+func removeLink(bpffs, name string) (removed bool, err error) {
+	l, err := link.LoadPinnedLink(filepath.Join(linkDir(bpffs), name), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		// Unpinning alone detaches some time later, from a work queue.
+		err = errors.Join(l.Detach(), l.Unpin(), l.Close())
+	}
+	if err != nil {
+		return false, fmt.Errorf("remove link %s: %s", name, err)
+	}
+	return true, nil
+}
+
+// HTTP reads the counters of services and endpoints in mode direct that had
+// traffic. There are none while nothing is in that mode.
+func (d *Datapath) HTTP() (map[lb.ServiceID]HTTPCounters, map[lb.EndpointID]HTTPCounters, error) {
+	d.direct.mu.RLock()
+	defer d.direct.mu.RUnlock()
+	if d.direct.coll == nil {
+		return nil, nil, nil
+	}
+	services, endpoints := make(map[lb.ServiceID]HTTPCounters), make(map[lb.EndpointID]HTTPCounters)
+	for e, err := range all[directHttpKey, directHttpStats](d.direct.coll.Maps["http_stats_v1"]) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("read HTTP counters: %w", err)
+		}
+		v := &e.value
+		c := HTTPCounters{Classes: v.Classes, LeftOut: v.LeftOut, Time: Histogram{
+			Buckets: append([]uint64(nil), v.Time.Buckets[:]...), Sum: time.Duration(v.Time.SumUs) * time.Microsecond,
+		}}
+		if e.key.Endpoint == 0 {
+			services[lb.ServiceID(e.key.Service)] = c
+		} else {
+			endpoints[lb.EndpointID(e.key.Endpoint)] = c
+		}
+	}
+	return services, endpoints, nil
+}
+
+// forgetHTTP deletes the counters of an id that is given to another; endpoint 0
+// is the service itself.
+func (d *Datapath) forgetHTTP(service lb.ServiceID, endpoint lb.EndpointID) {
+	d.direct.mu.RLock()
+	defer d.direct.mu.RUnlock()
+	if d.direct.coll != nil {
+		// Most have none.
+		_ = d.direct.coll.Maps["http_stats_v1"].Delete(&directHttpKey{Endpoint: uint32(endpoint), Service: uint32(service)})
+	}
+}
+
+func (d *direct) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.coll != nil {
+		d.coll.Close()
+		d.coll = nil
+	}
+}

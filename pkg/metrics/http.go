@@ -1,0 +1,223 @@
+package metrics
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"connectd/pkg/lb"
+)
+
+// HTTPSource reads what is known of requests: of the forwarder's own, and of
+// those that the kernel has seen in direct mode.
+type HTTPSource struct {
+	RetryOutcomes []string  // the order of HTTPStats.Retries; those that are "" are not shown
+	GRPCStatuses  []string  // the order of HTTPStats.GRPC
+	Bounds        []float64 // upper bounds of histogram buckets, seconds, without +Inf
+	Read          func() HTTP
+}
+
+// HTTP is one reading.
+type HTTP struct {
+	Services  map[lb.ServiceID]HTTPStats  // those with a request ever
+	Endpoints map[lb.EndpointID]HTTPStats // the same; only Classes and Duration
+	Refusals  []Counter                   // requests and connections that connectd answered or ended itself, by reason
+	Clients   uint64                      // connections held
+	Upstream  map[string]uint64           // connections to endpoints, by state
+	LogLines  uint64
+	LogDrops  uint64
+}
+
+// HTTPStats counts requests. A count going back means that the id was given
+// out anew.
+type HTTPStats struct {
+	Classes  []uint64 // by HTTPClasses
+	GRPC     []uint64
+	Duration Histogram
+	Retries  []uint64
+	Timeouts uint64
+	Received uint64 // body bytes from clients
+	Sent     uint64 // body bytes to clients
+	LeftOut  uint64 // connections of direct mode that pipeline
+}
+
+// HTTPClasses are the words for classes of status codes; none is a request that
+// got no response, other a status that direct mode could not read.
+func HTTPClasses() []string { return []string{"none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"} }
+
+const httpClasses = 7
+
+func (s *state) httpLen() int {
+	h := &s.src.HTTP
+	return httpClasses + len(h.GRPCStatuses) + len(h.Bounds) + 2 + len(h.RetryOutcomes) + 4
+}
+
+func (s *state) httpEndpointLen() int { return httpClasses + len(s.src.HTTP.Bounds) + 2 }
+
+// layOut puts what a service has counted into one row.
+func (s *state) layOut(dst []uint64, h *HTTPStats) []uint64 {
+	src := &s.src.HTTP
+	dst = appendCounts(dst, h.Classes, httpClasses)
+	dst = appendHistogram(dst, h.Duration, len(src.Bounds)+1)
+	dst = appendCounts(dst, h.GRPC, len(src.GRPCStatuses))
+	dst = appendCounts(dst, h.Retries, len(src.RetryOutcomes))
+	return append(dst, h.Timeouts, h.Received, h.Sent, h.LeftOut)
+}
+
+// settleHTTP books what requests have grown by.
+func (s *state) settleHTTP() {
+	for id, now := range s.http.Services {
+		if svc := s.byID[id]; svc != nil {
+			s.scratch = s.layOut(s.scratch[:0], &now)
+			svc.http.settle(s.scratch, s.allot(svc, blockHTTP, limitService), s.other.http.shown)
+		}
+	}
+	for id, now := range s.http.Endpoints {
+		e := s.endpointOf(id)
+		if e == nil {
+			continue
+		}
+		if !e.ownHTTP && e.service.own[blockHTTP] && e.listed {
+			e.ownHTTP = s.budget.take(blockEndpointHTTP, limitEndpoint)
+		}
+		s.scratch = appendCounts(s.scratch[:0], now.Classes, httpClasses)
+		s.scratch = appendHistogram(s.scratch, now.Duration, len(s.src.HTTP.Bounds)+1)
+		shared := s.restHTTP // of the service other
+		if e.service.own[blockHTTP] {
+			if e.service.restHTTP == nil {
+				e.service.restHTTP = make([]uint64, s.httpEndpointLen())
+			}
+			shared = e.service.restHTTP
+		}
+		e.http.settle(s.scratch, e.ownHTTP, shared)
+	}
+}
+
+// httpLabels are those of a service's HTTP series.
+type httpLabels struct {
+	classes, grpc, retries [][]*dto.LabelPair
+	rest                   *httpEndpointLabels
+}
+
+type httpEndpointLabels struct {
+	base    []*dto.LabelPair
+	classes [][]*dto.LabelPair
+}
+
+func (s *state) emitHTTP(f *families, out *scrape, svc *service) {
+	src := &s.src.HTTP
+	if svc.httpLabels == nil {
+		svc.httpLabels = &httpLabels{
+			classes: svc.each("code_class", HTTPClasses()), grpc: svc.each("grpc_status", src.GRPCStatuses),
+			retries: svc.each("outcome", src.RetryOutcomes), rest: endpointHTTPLabels("other", svc.name),
+		}
+	}
+	l := svc.httpLabels
+	v := svc.http.snapshot(s.httpLen())
+	for i := range httpClasses {
+		out.add(f.httpRequests, float64(v[i]), l.classes[i])
+	}
+	v = v[httpClasses:]
+	n := len(src.Bounds) + 1
+	out.addHistogram(f.httpTime, src.Bounds, v[:n], v[n], svc.base())
+	v = v[n+1:]
+	for i := range src.GRPCStatuses {
+		if v[i] > 0 { // most services have no calls, and those few results
+			out.add(f.grpcResponses, float64(v[i]), l.grpc[i])
+		}
+	}
+	v = v[len(src.GRPCStatuses):]
+	for i, word := range src.RetryOutcomes {
+		if word != "" {
+			out.add(f.httpRetries, float64(v[i]), l.retries[i])
+		}
+	}
+	v = v[len(src.RetryOutcomes):]
+	for i, family := range [...]*family{f.httpTimeouts, f.httpReceived, f.httpSent, f.httpLeftOut} {
+		out.add(family, float64(v[i]), svc.base())
+	}
+	rest := svc.restHTTP
+	if svc == s.other {
+		rest = s.restHTTP
+	}
+	if nonzero(rest) {
+		s.emitEndpointHTTP(f, out, l.rest, slices.Clone(rest))
+	}
+}
+
+// each returns the labels of a service with each of the values.
+func (svc *service) each(name string, values []string) [][]*dto.LabelPair {
+	out := make([][]*dto.LabelPair, len(values))
+	for i, v := range values {
+		out[i] = svc.pairs(name, v)
+	}
+	return out
+}
+
+func endpointHTTPLabels(endpoint string, name lb.ServiceName) *httpEndpointLabels {
+	l := &httpEndpointLabels{base: pairs("endpoint", endpoint, "namespace", name.Namespace, "service", name.DiscoveryName)}
+	for _, class := range HTTPClasses() {
+		with := append(slices.Clone(l.base), pairs("code_class", class)...)
+		slices.SortFunc(with, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
+		l.classes = append(l.classes, with)
+	}
+	return l
+}
+
+func (s *state) emitEndpointHTTP(f *families, out *scrape, l *httpEndpointLabels, v []uint64) {
+	for i := range httpClasses {
+		out.add(f.endpointRequests, float64(v[i]), l.classes[i])
+	}
+	v = v[httpClasses:]
+	n := len(s.src.HTTP.Bounds) + 1
+	out.addHistogram(f.endpointTime, s.src.HTTP.Bounds, v[:n], v[n], l.base)
+}
+
+// emitForwarder adds what belongs to no service.
+func (s *state) emitForwarder(f *families, out *scrape) {
+	h := &s.http
+	out.add(f.forwarderClients, float64(h.Clients), nil)
+	for _, word := range slices.Sorted(maps.Keys(h.Upstream)) {
+		out.add(f.forwarderUpstream, float64(h.Upstream[word]), pairs("state", word))
+	}
+	for _, c := range h.Refusals {
+		out.add(f.forwarderRefused, float64(c.Value), pairs("reason", c.Reason))
+	}
+	out.add(f.logLines, float64(h.LogLines), nil)
+	out.add(f.logDrops, float64(h.LogDrops), nil)
+}
+
+func (f *families) addHTTP(add adder) {
+	endpoint := []string{"endpoint", "namespace", "service"}
+	service := []string{"namespace", "service"}
+	f.httpRequests = add(counter, "http_requests_total",
+		"Requests by class of the status that the client got; none is no response, other an HTTP/2 status that direct mode could not read. Source: forwarder, in direct mode cgroup_skb.", "code_class", "namespace", "service")
+	f.httpTime = add(histogram, "http_request_duration_seconds",
+		"Time from a request's head to the end of its response in seconds, in direct mode to its head. Source: forwarder, in direct mode cgroup_skb.", service...)
+	f.grpcResponses = add(counter, "grpc_responses_total",
+		"Calls by gRPC status. Source: forwarder.", "grpc_status", "namespace", "service")
+	f.httpRetries = add(counter, "http_retries_total",
+		"Requests that were tried again, by what became of them, and those that were not, by why. Source: forwarder.", "namespace", "outcome", "service")
+	f.httpTimeouts = add(counter, "http_timeouts_total",
+		"Requests that took longer than perRequestTimeoutSeconds. Source: forwarder.", service...)
+	f.httpReceived = add(counter, "http_received_bytes_total",
+		"Bytes of request bodies from clients. Source: forwarder.", service...)
+	f.httpSent = add(counter, "http_sent_bytes_total",
+		"Bytes of response bodies to clients. Source: forwarder.", service...)
+	f.httpLeftOut = add(counter, "http_connections_left_out_total",
+		"Connections of which direct mode counts no requests, for they pipeline. Source: cgroup_skb.", service...)
+	f.endpointRequests = add(counter, "endpoint_http_requests_total",
+		"Tries by class of the endpoint's status; none is no response. Source: forwarder, in direct mode cgroup_skb.", append([]string{"code_class"}, endpoint...)...)
+	f.endpointTime = add(histogram, "endpoint_http_duration_seconds",
+		"Time that a try took in seconds. Source: forwarder, in direct mode cgroup_skb.", endpoint...)
+	f.forwarderClients = add(gauge, "forwarder_connections",
+		"Connections from clients that the forwarder holds. Source: forwarder.")
+	f.forwarderUpstream = add(gauge, "forwarder_upstream_connections",
+		"Connections from the forwarder to endpoints, by whether a request is on them. Source: forwarder.", "state")
+	f.forwarderRefused = add(counter, "forwarder_refusals_total",
+		"Requests that connectd answered itself, and connections it ended, by reason. Source: forwarder.", "reason")
+	f.logLines = add(counter, "access_log_lines_total", "Requests written to access logs. Source: accesslog.")
+	f.logDrops = add(counter, "access_log_dropped_total", "Requests that access logs had no room for. Source: accesslog.")
+}

@@ -1,0 +1,494 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectd/pkg/lb"
+	"connectd/pkg/testutil"
+)
+
+// scripted serves each connection with what it sends once a whole head came.
+func scripted(tb testing.TB, answer string) (address string, requests *atomic.Int64) {
+	tb.Helper()
+	requests = &atomic.Int64{}
+	return raw(tb, func(c net.Conn) {
+		br := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, r.Body)
+			requests.Add(1)
+			if _, err := io.WriteString(c, answer); err != nil || answer == "" {
+				return
+			}
+		}
+	}), requests
+}
+
+// What an endpoint answers, and what becomes of it.
+func TestAnswers(t *testing.T) {
+	for _, tc := range []struct {
+		name, request, answer string
+		status                int
+		body                  string
+		reason                string
+	}{
+		{"until close", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", 503, "", reasonReset},
+		{"head", "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, "", ""},
+		{"204", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", 204, "", ""},
+		{"304", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, "", ""},
+		{"chunks", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", 200, "abc", ""},
+		{"interim first", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", ""},
+		{"no HTTP", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "SSH-2.0-x\r\n\r\n", 502, "", reasonMalformed},
+		{"two lengths", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 502, "", reasonMalformed},
+		{"bad first chunk", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 502, "", reasonMalformed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			address, _ := scripted(t, tc.answer)
+			w := newWorld(t, address)
+			c := w.dial()
+			for range 2 { // the connection is good for more
+				c.send(tc.request)
+				method, _, _ := strings.Cut(tc.request, " ")
+				r, err := http.ReadResponse(c.r, &http.Request{Method: method})
+				for err == nil && r.StatusCode < 200 {
+					r, err = http.ReadResponse(c.r, &http.Request{Method: method})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(r.Body)
+				if r.StatusCode != tc.status || tc.reason == "" && string(b) != tc.body || r.Header.Get("X-Connectd-Reason") != tc.reason {
+					t.Fatalf("got %d %q (%s)", r.StatusCode, b, r.Header.Get("X-Connectd-Reason"))
+				}
+			}
+		})
+	}
+}
+
+// A body that its endpoint cuts off is a reset, never a short but well-formed
+// response.
+func TestCutBody(t *testing.T) {
+	for _, head := range []string{"Content-Length: 100", "Transfer-Encoding: chunked"} {
+		address := raw(t, func(c net.Conn) {
+			http.ReadRequest(bufio.NewReader(c))
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\n%s\r\n\r\n5\r\nab", head)
+		})
+		w := newWorld(t, address)
+		c := w.dial()
+		c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(r.Body); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", head, err)
+		}
+	}
+}
+
+// HTTP/1.0 clients get no chunks, and are kept only if they ask.
+func TestHTTP10(t *testing.T) {
+	address, _ := scripted(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+	w := newWorld(t, address)
+	c := w.dial()
+	c.send("GET / HTTP/1.0\r\n\r\n")
+	if r, body := c.response("GET"); body != "abcde" || len(r.TransferEncoding) > 0 {
+		t.Errorf("got %q, encoded %v", body, r.TransferEncoding)
+	}
+	if err := c.closed(); err != nil {
+		t.Error(err)
+	}
+	address, _ = scripted(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	w.publish(address)
+	c = w.dial()
+	for range 3 {
+		c.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+		if _, body := c.response("GET"); body != "ok" {
+			t.Errorf("got %q", body)
+		}
+	}
+}
+
+// The client sends its body only after 100 Continue, which comes from the
+// endpoint.
+func TestContinue(t *testing.T) {
+	w := newWorld(t, serve(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+	c := w.dial()
+	c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	if r, err := http.ReadResponse(c.r, nil); err != nil || r.StatusCode != 100 {
+		t.Fatalf("got %v (%v)", r, err)
+	}
+	c.send("body")
+	if _, body := c.response("POST"); body != "body" {
+		t.Errorf("got %q", body)
+	}
+}
+
+// An answer to a request that is still being sent goes out at once.
+func TestEarlyAnswer(t *testing.T) {
+	address := raw(t, func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+	})
+	w := newWorld(t, address)
+	c := w.dial()
+	c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 1000))
+	r, body := c.response("POST")
+	if r.StatusCode != 413 || body != "big" || !r.Close {
+		t.Errorf("got %d %q, close %v", r.StatusCode, body, r.Close)
+	}
+	if err := c.closed(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Both directions of a body stream at once.
+func TestFullDuplex(t *testing.T) {
+	w := newWorld(t, raw(t, func(c net.Conn) {
+		br := bufio.NewReader(c)
+		r, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+		io.Copy(c, r.Body)
+	}))
+	c := w.dial()
+	c.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+	r, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"ping", "pong"} {
+		c.send(part)
+		got := make([]byte, 4)
+		if _, err := io.ReadFull(r.Body, got); err != nil || string(got) != part {
+			t.Fatalf("got %q (%v), want %q", got, err, part)
+		}
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	w := newWorld(t, raw(t, func(c net.Conn) {
+		br := bufio.NewReader(c)
+		r, err := http.ReadRequest(br)
+		if err != nil || r.Header.Get("Upgrade") != "echo" || r.Header.Get("Connection") != "upgrade" {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello")
+		io.Copy(c, br)
+	}))
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nfirst")
+	r, err := http.ReadResponse(c.r, nil)
+	if err != nil || r.StatusCode != 101 || r.Header.Get("Upgrade") != "echo" {
+		t.Fatalf("got %v (%v)", r, err)
+	}
+	c.send("second")
+	c.Conn.(*net.TCPConn).CloseWrite()
+	if b, err := io.ReadAll(c.r); string(b) != "hellofirstsecond" || err != nil {
+		t.Errorf("got %q (%v)", b, err)
+	}
+}
+
+// A client that has sent its request and shuts down its side still gets the
+// answer; one that is gone has its request cancelled.
+func TestHalfCloseAndCancel(t *testing.T) {
+	arrived, left := make(chan struct{}, 2), make(chan struct{}, 2)
+	gate := make(chan struct{})
+	w := newWorld(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		select {
+		case <-gate:
+			io.WriteString(w, "late")
+		case <-r.Context().Done():
+			left <- struct{}{}
+		}
+	}))
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-arrived
+	c.Conn.(*net.TCPConn).CloseWrite()
+	close(gate)
+	if _, body := c.response("GET"); body != "late" {
+		t.Errorf("got %q", body)
+	}
+	gate = make(chan struct{})
+	c = w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-arrived
+	c.Conn.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	select {
+	case <-left:
+	case <-time.After(5 * time.Second):
+		t.Error("the request goes on without its client")
+	}
+}
+
+// An idle connection that its endpoint has closed costs no try, and a POST is
+// not sent into it.
+func TestDeadPooled(t *testing.T) {
+	var conns, requests atomic.Int64
+	address := raw(t, func(c net.Conn) {
+		conns.Add(1)
+		br := bufio.NewReader(c)
+		if _, err := http.ReadRequest(br); err != nil {
+			return
+		}
+		requests.Add(1)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		// Closed while the forwarder keeps it.
+	})
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) { h.Retry = lb.Retry{} }, address)
+	c := w.client()
+	for range 50 {
+		r, err := c.Get(w.url("/"))
+		if err != nil || r.StatusCode != 200 {
+			t.Fatalf("got %v (%v)", r, err)
+		}
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	gate := make(chan struct{})
+	defer close(gate)
+	stuck := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/head" {
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+		}
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+		}
+	}
+	address := serve(t, stuck)
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) { h.RequestTimeout, h.IdleTimeout = 100*time.Millisecond, 300*time.Millisecond }, address)
+	if status, body := w.get("/"); status != 504 || !strings.Contains(body, reasonTimeout) {
+		t.Errorf("got %d %q", status, body)
+	}
+	// After the head only idleness counts, and a cut is no end.
+	r, err := w.client().Get(w.url("/head"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r.Body); err == nil {
+		t.Error("a response that stopped halfway looks whole")
+	}
+	// A connection without a request.
+	if err := w.dial().closed(); err != nil {
+		t.Errorf("an idle connection ended with %v", err)
+	}
+	testutil.Eventually(t, 5*time.Second, func() error {
+		if n := w.p.Stats().Clients; n > 0 {
+			return fmt.Errorf("%d clients", n)
+		}
+		return nil
+	})
+}
+
+// A response that trickles lives for as long as it does.
+func TestServerSentEvents(t *testing.T) {
+	next := make(chan string)
+	address := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for text := range next {
+			fmt.Fprintf(w, "data: %s\n\n", text)
+			w.(http.Flusher).Flush()
+		}
+	})
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) { h.RequestTimeout = 200 * time.Millisecond }, address)
+	go func() { next <- "0" }()
+	r, err := w.client().Get(w.url("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	br := bufio.NewReader(r.Body)
+	begin := time.Now()
+	for n := 0; time.Since(begin) < 500*time.Millisecond; n++ {
+		if line, err := br.ReadString('\n'); err != nil || line != fmt.Sprintf("data: %d\n", n) {
+			t.Fatalf("event %d is %q (%v)", n, line, err)
+		}
+		br.ReadString('\n')
+		next <- fmt.Sprint(n + 1)
+	}
+	close(next)
+}
+
+func TestSmugglingIsRefused(t *testing.T) {
+	address, requests := scripted(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	w := newWorld(t, address)
+	for _, request := range []string{
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+		"GET / HTTP/1.1\nHost: x\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxx\r\n",
+	} {
+		c := w.dial()
+		c.send(request)
+		r, _ := c.response("GET")
+		if r.StatusCode != 400 || !r.Close {
+			t.Errorf("%q: got %d, close %v", request, r.StatusCode, r.Close)
+		}
+		if err := c.closed(); err != nil {
+			t.Errorf("%q: %v", request, err)
+		}
+	}
+	if n := requests.Load(); n > 0 {
+		t.Errorf("%d of them reached the endpoint", n)
+	}
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("b", 70<<10) + "\r\n\r\n")
+	if r, _ := c.response("GET"); r.StatusCode != 431 {
+		t.Errorf("a large head gets %d", r.StatusCode)
+	}
+}
+
+// A body that is badly framed in the middle ends the request, at the endpoint
+// too.
+func TestBadBodyInTheMiddle(t *testing.T) {
+	ended, arrived := make(chan error, 1), make(chan struct{})
+	w := newWorld(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		_, err := io.ReadAll(r.Body)
+		ended <- err
+	}))
+	c := w.dial()
+	c.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	<-arrived
+	c.send("zz\r\n")
+	if r, _ := c.response("POST"); r.StatusCode != 400 {
+		t.Errorf("got %d", r.StatusCode)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the endpoint takes the body for whole")
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the endpoint still waits")
+	}
+}
+
+// Going away: requests in flight finish, the client hears that it was the last.
+func TestAway(t *testing.T) {
+	gate := make(chan struct{})
+	arrived := make(chan struct{}, 1)
+	w := newWorld(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-gate
+		io.WriteString(w, "done")
+	}))
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-arrived
+	away := make(chan struct{})
+	go func() {
+		w.p.Away()
+		close(away)
+	}()
+	testutil.Eventually(t, 5*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.away {
+			return errors.New("the kernel was not told")
+		}
+		return nil
+	})
+	close(gate)
+	if r, body := c.response("GET"); body != "done" || !r.Close {
+		t.Errorf("got %q, close %v", body, r.Close)
+	}
+	select {
+	case <-away:
+	case <-time.After(5 * time.Second):
+		t.Error("still waiting for nobody")
+	}
+}
+
+// Ending the connections to an endpoint: what the client has not heard of is
+// tried elsewhere.
+func TestTerminate(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	stuck := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})
+	good := serve(t, named("good"))
+	w := newWorld(t, stuck)
+	done := make(chan string, 1)
+	go func() {
+		_, body := w.get("/")
+		done <- body
+	}()
+	<-arrived
+	w.publish(stuck, good)
+	if n := w.p.Active(1); n != 1 {
+		t.Errorf("%d connections to the endpoint", n)
+	}
+	if n := w.p.Terminate([]lb.EndpointID{1}); n != 1 {
+		t.Errorf("ended %d connections", n)
+	}
+	select {
+	case body := <-done:
+		if body != "good" {
+			t.Errorf("got %q", body)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the request hangs")
+	}
+}
+
+// Failures become strikes, and a success ends the run.
+func TestStrikes(t *testing.T) {
+	var bad atomic.Bool
+	bad.Store(true)
+	address := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if bad.Load() {
+			w.WriteHeader(500)
+		}
+	})
+	w := newWorld(t, address)
+	for range 3 {
+		w.get("/")
+	}
+	bad.Store(false)
+	w.get("/")
+	// A request is accounted for when its client has the answer.
+	testutil.Eventually(t, 5*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		var runs []uint32
+		for _, s := range w.strikes {
+			if s.Endpoint != 1 || s.Task != 1 || !s.HTTP {
+				t.Errorf("strike %+v", s)
+			}
+			runs = append(runs, s.Count)
+		}
+		if fmt.Sprint(runs) != "[1 2 3 0]" {
+			return fmt.Errorf("runs of %v", runs)
+		}
+		return nil
+	})
+}
