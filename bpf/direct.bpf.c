@@ -44,18 +44,29 @@ struct segment {
 	__u32 ack;
 };
 
+/* An IPv4 and a TCP header with timestamps: acknowledgements, half of all
+ * packets, go no further. */
+#define BARE_HEADERS 52
+
 static __always_inline bool parse(struct __sk_buff *skb, struct segment *seg)
 {
+	const __u8 *ip = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u8 first, doff;
 	__be32 numbers[2];
-	__u32 at;
+	__u32 at = 20;
 
-	if (bpf_skb_load_bytes(skb, 0, &first, 1))
-		return false;
-	/* Extension headers never stand before what a TCP socket sends. */
-	at = first >> 4 == 6 ? 40 : (first & 15) * 4;
-	if (bpf_skb_load_bytes(skb, at + 4, numbers, sizeof(numbers)) || bpf_skb_load_bytes(skb, at + 12, &doff, 1))
-		return false;
+	if (ip + 40 <= end && ip[0] == 0x45) {
+		numbers[0] = *(const __be32 *)(ip + 24);
+		numbers[1] = *(const __be32 *)(ip + 28);
+		doff = ip[32];
+	} else {
+		if (bpf_skb_load_bytes(skb, 0, &first, 1))
+			return false;
+		/* Extension headers never stand before what a TCP socket sends. */
+		at = first >> 4 == 6 ? 40 : (first & 15) * 4;
+		if (bpf_skb_load_bytes(skb, at + 4, numbers, sizeof(numbers)) || bpf_skb_load_bytes(skb, at + 12, &doff, 1))
+			return false;
+	}
 	at += (doff >> 4) * 4;
 	if (skb->len <= at)
 		return false;
@@ -71,7 +82,7 @@ static __always_inline struct exchange *exchange_of(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct exchange *x;
 
-	if (!sk)
+	if (skb->len <= BARE_HEADERS || !sk)
 		return NULL;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
@@ -88,13 +99,13 @@ static __always_inline __u32 within(__u32 i)
 	return i & 15;
 }
 
-/* Loads the beginning of a payload. */
-static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *seg, struct head *h)
+/* Loads the beginning of a payload, most bytes of it. */
+static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *seg, struct head *h, __u32 most)
 {
 	__u32 n = seg->len;
 
-	if (n > HEAD_BYTES)
-		n = HEAD_BYTES;
+	if (n > most)
+		n = most;
 	/* A payload is never empty, which the verifier cannot know. */
 	n = ((n - 1) & (HEAD_BYTES - 1)) + 1;
 	asm volatile("" : "+r"(n));
@@ -212,7 +223,7 @@ static __always_inline void sent(struct __sk_buff *skb, struct exchange *x, stru
 		return;
 	if (x->mode == HTTP_2)
 		return;
-	n = load(skb, seg, h);
+	n = load(skb, seg, h, HEAD_BYTES);
 	if (!n)
 		return;
 	if (!x->asked_ns && !begins(x, h, n, seg))
@@ -244,47 +255,54 @@ int http_egress(struct __sk_buff *skb)
 	return 1;
 }
 
-/* A status line, put together from pieces if need be. */
-static __always_inline void status_line(struct exchange *x, const struct head *h, __u32 n, struct segment *seg)
-{
-	__u32 class;
+#define STATUS_LINE 12 /* bytes of it that are looked at: HTTP/1.1 200 */
+#define INTERIM_BYTES 256
 
-	for (__u32 i = 0; i < 12; i++) {
+/* Where a 1xx answer shares its segment with the final one: that one's class. */
+static __always_inline __u32 final_class(struct __sk_buff *skb, const struct segment *seg, struct head *h)
+{
+	__u32 n = load(skb, seg, h, INTERIM_BYTES);
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 15; i < INTERIM_BYTES; i++) {
+		if (i + 13 >= n)
+			break;
+		if (h->bytes[i] == '\n' && h->bytes[i - 2] == '\n')
+			return h->bytes[i + 10] - '0';
+	}
+	return 1;
+}
+
+/* A status line, put together from pieces if need be. */
+static __always_inline void status_line(struct __sk_buff *skb, struct exchange *x, struct head *h, const struct segment *seg)
+{
+	__u32 class, n = load(skb, seg, h, STATUS_LINE);
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < STATUS_LINE; i++) {
 		__u32 to = x->have;
 
-		if (i >= n || to >= 12)
+		if (i >= n || to >= STATUS_LINE)
 			break;
 		x->first[within(to)] = h->bytes[i];
 		x->have = to + 1;
 	}
 	x->answer = seg->seq + seg->len; /* if it goes on, it does there */
-	if (x->have < 12)
+	if (x->have < STATUS_LINE)
 		return;
 	x->have = 0;
 	if (x->first[0] != 'H' || x->first[5] != '1' || x->first[8] != ' ')
 		return;
 	class = x->first[9] - '0';
-	if (class == 1) {
-		if (x->first[10] == '0' && x->first[11] == '1') {
-			answered(x, class, true);
-			x->mode = HTTP_LEFT_OUT; /* another protocol from here on */
-			return;
-		}
-		/* The final answer begins after this head, which seldom shares its
-		 * segment with it. */
-#pragma clang loop unroll(disable)
-		for (__u32 i = 15; i < 256; i++) {
-			if (i >= n)
-				break;
-			if (h->bytes[i] == '\n' && h->bytes[i - 2] == '\n') {
-				if (i + 13 < n)
-					class = h->bytes[i + 10] - '0';
-				break;
-			}
-		}
-		if (class == 1)
-			return;
+	if (class == 1 && x->first[10] == '0' && x->first[11] == '1') {
+		answered(x, class, true);
+		x->mode = HTTP_LEFT_OUT; /* another protocol from here on */
+		return;
 	}
+	if (class == 1)
+		class = final_class(skb, seg, h);
+	if (class == 1)
+		return;
 	answered(x, class, true);
 	x->asked_ns = 0;
 }
@@ -390,7 +408,7 @@ int http_ingress(struct __sk_buff *skb)
 {
 	struct exchange *x = exchange_of(skb);
 	struct segment seg;
-	__u32 zero = 0, n;
+	__u32 zero = 0;
 	struct head *h;
 
 	if (!x || (x->mode == HTTP_1 && !x->asked_ns) || x->mode == HTTP_UNKNOWN || !parse(skb, &seg))
@@ -407,10 +425,7 @@ int http_ingress(struct __sk_buff *skb)
 	if (seg.seq != x->answer)
 		return 1;
 	h = bpf_map_lookup_elem(&heads_v1, &zero);
-	if (!h)
-		return 1;
-	n = load(skb, &seg, h);
-	if (n)
-		status_line(x, h, n, &seg);
+	if (h)
+		status_line(skb, x, h, &seg);
 	return 1;
 }
