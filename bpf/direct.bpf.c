@@ -139,34 +139,29 @@ static __always_inline __u64 word_of(const __u8 *b)
 	return WORD(b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]);
 }
 
-#define HEAD_ENDED 4
-#define HEAD_UNKNOWN 5 /* longer than what is looked at */
+#define CRLF_CRLF 0x0d0a0d0a
 
 /* Follows the head of a request without a body to its end. true: bytes follow
  * it, and they are another request. */
 static __always_inline bool goes_on(struct exchange *x, const struct head *h, __u32 n, __u32 len)
 {
-	__u8 end = x->end;
+	__u32 window = x->window;
 
-	if (end == HEAD_UNKNOWN)
-		return false;
+	if (x->end != HEAD_OPEN)
+		return x->end == HEAD_ENDED;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < HEAD_BYTES; i++) {
-		__u8 b;
-
 		if (i >= n)
 			break;
-		if (end == HEAD_ENDED)
-			return true;
-		b = h->bytes[i];
-		if (b == '\r')
-			end = end == 2 ? 3 : 1;
-		else if (b == '\n')
-			end = end == 1 ? 2 : end == 3 ? HEAD_ENDED : 0;
-		else
-			end = 0;
+		window = window << 8 | h->bytes[i];
+		if (window == CRLF_CRLF) {
+			x->end = HEAD_ENDED;
+			return i + 1 < len;
+		}
 	}
-	x->end = n < len ? HEAD_UNKNOWN : end;
+	x->window = window;
+	if (n < len)
+		x->end = HEAD_UNKNOWN;
 	return false;
 }
 
@@ -200,7 +195,8 @@ static __always_inline bool begins(struct exchange *x, const struct head *h, __u
 	x->asked_at = seg->seq;
 	x->answer = seg->ack;
 	x->bodiless = line == LINE_BODILESS;
-	x->end = 0;
+	x->end = HEAD_OPEN;
+	x->window = 0;
 	return true;
 }
 

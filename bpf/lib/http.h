@@ -25,6 +25,12 @@ enum http_mode {
 	HTTP_LEFT_OUT,
 };
 
+enum head_end {
+	HEAD_OPEN = 0,
+	HEAD_ENDED,
+	HEAD_UNKNOWN, /* longer than what is looked at */
+};
+
 /* One connection, in its socket's storage. */
 struct exchange {
 	__u64 asked_ns; /* when the request that is awaited began; 0: none */
@@ -37,9 +43,10 @@ struct exchange {
 	__u8 mode;     /* enum http_mode */
 	__u8 bodiless; /* the awaited request's method has no body */
 	__u8 have;     /* bytes of first */
-	__u8 end;      /* how much of CR LF CR LF the awaited request's head has come to */
+	__u8 end;      /* of the awaited request's head: enum head_end */
 	__u8 begun;    /* sent is known */
 	__u8 pad[3];
+	__u32 window; /* the last four bytes of that head so far */
 	__u8 first[16]; /* of a request line, or of a status line or frame header, while it is short */
 };
 

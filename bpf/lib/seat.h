@@ -11,7 +11,8 @@ static __always_inline bool is_alive(__u32 seat)
 	__u64 *beat = bpf_map_lookup_elem(&heartbeats_v1, &seat);
 	struct bpf_sock *sk;
 
-	if (!beat || bpf_ktime_get_ns() - *beat > HEARTBEAT_NS)
+	/* Signed: a beat that comes between the two reads is ahead of ours. */
+	if (!beat || (__s64)(bpf_ktime_get_ns() - *beat) > (__s64)HEARTBEAT_NS)
 		return false;
 	sk = bpf_map_lookup_elem(&listeners_v1, &seat);
 	if (!sk)

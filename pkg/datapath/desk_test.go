@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,13 +50,25 @@ func (r *rig) stand(k *desk, cookie uint64, ns *netns.Handle) {
 	})
 }
 
+// open leaves a heartbeat of a time to come: a test on an emulated machine may
+// take longer than a loop may hang.
 func (k *desk) open(dp *Datapath, cookie uint64, ns *netns.Handle) error {
 	return withFD(k.v4, func(v4 int) error {
 		return withFD(k.v6, func(v6 int) (err error) {
 			k.Forwarder, err = dp.Forward(Forwarding{NetnsCookie: cookie, NS: ns, V4: v4, V6: v6})
+			if err == nil {
+				k.beatAt(time.Hour)
+			}
 			return err
 		})
 	})
+}
+
+// beatAt sets the heartbeat to a time from now.
+func (k *desk) beatAt(d time.Duration) {
+	for _, seat := range k.seats {
+		atomic.StoreUint64(&k.d.seats.heartbeats[seat], monotonic()+uint64(d))
+	}
 }
 
 // withFD lends a listener's descriptor. File would make it block, and deadlines

@@ -58,7 +58,9 @@ func (x *exchange) refuse(status int, reason string) ending {
 		b = append(b, text...)
 		x.reply.bytes = int64(len(text))
 	}
-	x.stop = stopNone
+	if x.stop != stopClosing {
+		x.stop = stopNone
+	}
 	ok := x.send(b)
 	l.free.put(b)
 	switch {

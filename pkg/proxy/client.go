@@ -22,8 +22,9 @@ type client struct {
 	timer  timer
 
 	requests  uint32 // served
-	lingering bool   // answered, and waiting for the client to have read it
-	lingered  int    // bytes thrown away meanwhile
+	gone      bool
+	lingering bool // answered, and waiting for the client to have read it
+	lingered  int  // bytes thrown away meanwhile
 }
 
 // event is called for what happens between requests and while a head comes in.
@@ -85,7 +86,7 @@ func (c *client) begins() bool {
 		if len(x.req) < maxHead {
 			return false
 		}
-		size, x.large = len(x.req), true
+		size = tooLarge
 	}
 	x.size = size
 	c.timer.stop()
@@ -109,6 +110,8 @@ func (c *client) rest() {
 func (c *client) expired(*timer) {
 	if c.h2 != nil {
 		c.h2.shutdown()
+		c.h2.shutdown() // without waiting for its answer
+		c.h2.write()
 		c.h2.end(false)
 		return
 	}
@@ -156,9 +159,10 @@ func (c *client) close() {
 }
 
 func (c *client) end(reset bool) {
-	if c.fd < 0 {
+	if c.gone {
 		return
 	}
+	c.gone = true
 	c.timer.stop()
 	if c.x != nil {
 		c.l.recycle(c.x)

@@ -211,3 +211,37 @@ func blackHole(t *testing.T) string {
 	t.Cleanup(func() { filler.Close() })
 	return addr
 }
+
+// A client that has gone is forgotten, whichever way it spoke and left.
+func TestClientsAreForgotten(t *testing.T) {
+	address := serveH2(t, named("two"))
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) { h.Protocol, h.IdleTimeout = lb.AppHTTP2, 200*time.Millisecond }, address)
+	gone := func(what string) {
+		t.Helper()
+		testutil.Eventually(t, 5*time.Second, func() error {
+			if n := w.p.Stats().Clients; n > 0 {
+				return fmt.Errorf("%s: %d clients", what, n)
+			}
+			return nil
+		})
+	}
+	c := w.h2client()
+	for range 2 {
+		if r, err := c.Get("http://orders/"); err != nil || r.StatusCode != 200 {
+			t.Fatalf("got %v (%v)", r, err)
+		}
+		gone("idle")
+	}
+	bare := w.dial()
+	bare.send(http2.ClientPreface)
+	bare.Close()
+	gone("closed")
+	bare = w.dial()
+	bare.send(http2.ClientPreface + "no frame at all, but long enough to be taken for one")
+	gone("rubbish")
+	half := w.dial()
+	half.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	half.Conn.(*net.TCPConn).CloseWrite()
+	gone("half-closed after a request")
+}

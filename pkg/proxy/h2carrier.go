@@ -251,7 +251,7 @@ func (q *h2Request) log(took time.Duration) {
 	e := &q.l.entry
 	*e = accesslog.Entry{
 		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
-		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1, StreamID: x.Client().ID,
+		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1,
 		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
 	}
 	if q.host != nil {

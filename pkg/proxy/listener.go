@@ -77,12 +77,16 @@ func (v *listener) admit(fd int, from unix.Sockaddr) {
 // admit begins to serve an accepted connection.
 func (l *loop) admit(c *client) {
 	c.l, c.owner = l, c
-	if err := l.watch(&c.sock); err != nil || c.seat.closed.Load() {
+	if err := l.watch(&c.sock); err != nil {
 		unix.Close(c.fd)
 		l.load.Add(-1)
 		return
 	}
 	l.clients[c] = struct{}{}
+	if c.seat.closed.Load() {
+		c.close()
+		return
+	}
 	c.rest()
 }
 
@@ -142,6 +146,7 @@ func (l *loop) expired(t *timer) {
 		for s := range l.seats {
 			s.kernel.Beat()
 		}
+		l.sweepPools()
 		if len(l.seats) > 0 {
 			l.arm(&l.beats, beatEvery, l)
 		}

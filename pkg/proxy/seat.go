@@ -258,11 +258,15 @@ func (s *seat) source(r *route.Route, v6 bool) []byte {
 	if v6 {
 		known = &s.sources[1]
 	}
-	if known.Load() == nil {
-		found := s.findSource(r, v6)
-		known.Store(&found)
+	if found := known.Load(); found != nil {
+		return *found
 	}
-	return *known.Load()
+	found := s.findSource(r, v6)
+	if found == nil {
+		return unknownSource
+	}
+	known.Store(&found)
+	return found
 }
 
 func (s *seat) findSource(r *route.Route, v6 bool) []byte {
@@ -290,8 +294,10 @@ func (s *seat) findSource(r *route.Route, v6 bool) []byte {
 			return []byte(from.String())
 		}
 	}
-	return []byte("unknown") // RFC 7239's word; X-Forwarded-For takes it from Squid
+	return nil
 }
+
+var unknownSource = []byte("unknown") // Squid's word, and RFC 7239's
 
 func familyOf(a netip.AddrPort) int {
 	if a.Addr().Is6() {

@@ -107,7 +107,7 @@ func (s *sock) read(p []byte) (int, result) {
 		switch errno {
 		case 0:
 			if n == 0 {
-				s.fin = true
+				s.fin, s.in = true, false
 				return 0, resultEOF
 			}
 			if int(n) < len(p) && !s.fin && !s.dead {

@@ -140,39 +140,53 @@ func (e *Endpoint) lighter(o *Endpoint) bool {
 // endpoint is: weights still count among them.
 const steps = 8
 
+// usable is the chosen endpoint e of slot i, or the nearest that w does not
+// speak against.
 func (c *choices) usable(w *Choice, i uint32, e *Endpoint) (*Endpoint, bool) {
-	var avoided *Endpoint
+	var avoided *Endpoint // the first, so that weights count where all are
 	n := uint32(len(c.slots))
 	for k := range uint32(steps) {
 		if k > 0 {
 			e = c.slots[(i+k)%n]
 		}
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	at := int(i) % len(c.each)
 	for k := range c.each {
 		e := c.each[(at+k)%len(c.each)]
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	if avoided != nil {
 		return avoided, true // another one is tried before one that has failed
 	}
-	for _, e := range w.Tried {
-		if slices.Contains(c.each, e) {
+	for k, e := range w.Tried {
+		if !slices.Contains(w.Tried[k+1:], e) && slices.Contains(c.each, e) {
 			return e, false
 		}
 	}
 	return e, false
+}
+
+// takes says that e was neither tried nor is avoided. The first that is only
+// avoided is noted.
+func (w *Choice) takes(e *Endpoint, avoided **Endpoint) bool {
+	switch {
+	case slices.Contains(w.Tried, e):
+	case !w.avoids(e):
+		return true
+	case *avoided == nil:
+		*avoided = e
+	}
+	return false
+}
+
+// avoids bisects: each endpoint of a service that has failed is asked for, and
+// a task may avoid thousands.
+func (w *Choice) avoids(e *Endpoint) bool {
+	_, found := slices.BinarySearch(w.Task.Avoid, e.ID)
+	return found
 }
