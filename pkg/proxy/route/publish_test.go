@@ -178,7 +178,7 @@ func TestPublishFollows(t *testing.T) {
 			h.follow(t, table)
 		}
 		table.Publish(&plan.Desired{})
-		if n := len(table.services) + len(table.endpoints) + len(table.leaving) + table.vips.len(); n > 0 {
+		if n := len(table.services) + len(table.endpoints) + len(table.leaving) + countVIPs(table); n > 0 {
 			t.Fatalf("%d services, endpoints and VIPs are left of an empty plan", n)
 		}
 	}

@@ -22,15 +22,6 @@ func vips(numbers ...int) (out []netip.AddrPort) {
 
 func desired(services ...*plan.Service) *plan.Desired { return &plan.Desired{Services: services} }
 
-func (m *vipMap) len() (n int) {
-	for i := range m {
-		if shard := m[i].Load(); shard != nil {
-			n += len(*shard)
-		}
-	}
-	return n
-}
-
 // TestPublishKeeps: what did not change is the same, and what changed keeps its
 // counters, its budget and what its endpoints carry.
 func TestPublishKeeps(t *testing.T) {
@@ -42,7 +33,8 @@ func TestPublishKeeps(t *testing.T) {
 	if before == nil || before != table.Route(vipOf(2)) || before.Service != one || other.Service != two {
 		t.Fatalf("routes %p %p %p", before, table.Route(vipOf(2)), other)
 	}
-	shard := table.vips[shardOf(vipOf(1))].Load()
+	shard := func() *map[netip.AddrPort]*slot { return table.vips[shardOf(vipOf(1))].Load() }
+	vipMap := shard()
 	before.State.Done(200, -1, 0, 1, 1)
 	before.State.Budget.Deposit(before.HTTP.Retry, epoch)
 	before.State.Budget.Take(before.HTTP.Retry, epoch)
@@ -61,8 +53,8 @@ func TestPublishKeeps(t *testing.T) {
 	if table.Route(vipOf(3)) != other {
 		t.Error("a service that did not change has another route")
 	}
-	if table.vips[shardOf(vipOf(1))].Load() != shard {
-		t.Error("VIPs were copied, and none came or went")
+	if shard() != vipMap {
+		t.Error("a map of VIPs was copied, and none came or went")
 	}
 	if now.State != before.State || now.State.Classes[2].Load() != 1 || now.State.Budget.held.Load() != held {
 		t.Error("counters or budget are lost")
@@ -124,11 +116,11 @@ func TestPublishDrops(t *testing.T) {
 	if table.Route(vipOf(1)) != nil || table.Route(vipOf(2)) != nil || table.Route(vipOf(3)) != kept {
 		t.Error("the wrong VIPs are left")
 	}
-	if len(table.services) != 1 || len(table.endpoints) != 1 || table.vips.len() != 1 {
-		t.Errorf("left: %d services, %d endpoints, %d VIPs", len(table.services), len(table.endpoints), table.vips.len())
+	if len(table.services) != 1 || len(table.endpoints) != 1 || countVIPs(table) != 1 {
+		t.Errorf("left: %d services, %d endpoints, %d VIPs", len(table.services), len(table.endpoints), countVIPs(table))
 	}
 	table.Publish(&plan.Desired{})
-	if len(table.services)+len(table.endpoints)+table.vips.len() != 0 {
+	if len(table.services)+len(table.endpoints)+countVIPs(table) != 0 {
 		t.Error("something is left of nothing")
 	}
 }
@@ -199,7 +191,7 @@ func TestPublishTasks(t *testing.T) {
 	tasks := table.tasks.Load()
 	table.Publish(&plan.Desired{Tasks: []*plan.Task{a, b}})
 	if table.tasks.Load() != tasks {
-		t.Error("the tasks were copied, and none changed")
+		t.Error("the map of tasks was copied, and none changed")
 	}
 	changed := &plan.Task{ID: 2, Avoid: []lb.EndpointID{1}}
 	table.Publish(&plan.Desired{Tasks: []*plan.Task{a, changed}})
@@ -328,4 +320,14 @@ func BenchmarkPublish(b *testing.B) {
 			}
 		})
 	}
+}
+
+// countVIPs is how many VIPs have a route.
+func countVIPs(t *Table) (n int) {
+	for i := range t.vips {
+		if shard := t.vips[i].Load(); shard != nil {
+			n += len(*shard)
+		}
+	}
+	return n
 }
