@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 
 	"connectd/pkg/lb"
@@ -179,54 +178,9 @@ func TestPublishFollows(t *testing.T) {
 			h.follow(t, table)
 		}
 		table.Publish(&plan.Desired{})
-		if n := len(table.services) + len(table.endpoints) + len(table.leaving); n > 0 {
-			t.Fatalf("%d services, endpoints and others are left of an empty plan", n)
+		if n := len(table.services) + len(table.endpoints) + len(table.leaving) + countVIPs(table); n > 0 {
+			t.Fatalf("%d services, endpoints and VIPs are left of an empty plan", n)
 		}
-		for i := range table.vips {
-			if shard := table.vips[i].Load(); shard != nil && len(*shard) > 0 {
-				t.Fatalf("%v are left of an empty plan", *shard)
-			}
-		}
-	}
-}
-
-// Readers see a route of the VIP's service or of the one that had it before,
-// whatever is published meanwhile. The race detector reads along.
-func TestPublishUnderReaders(t *testing.T) {
-	h, table := newHistory(1), New()
-	stop := make(chan struct{})
-	var readers sync.WaitGroup
-	for i := range 3 {
-		readers.Go(func() {
-			draw := rand.New(rand.NewPCG(uint64(i), 2))
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				c := Choice{Task: &plan.Task{}, Rand: draw}
-				if r := table.Route(poolVIP(draw.IntN(poolVIPs))); r != nil {
-					if e, _ := r.Choose(&c); e != nil {
-						e.Open.Add(1)
-						if e.ID == 0 || !e.Address.IsValid() {
-							t.Errorf("chose %v", e)
-						}
-						e.Open.Add(-1)
-					}
-				}
-				table.Active(lb.EndpointID(draw.IntN(20)))
-			}
-		})
-	}
-	for range 2000 {
-		table.Publish(h.step())
-	}
-	close(stop)
-	readers.Wait()
-	table.Publish(&plan.Desired{})
-	if n := len(table.endpoints); n > 0 {
-		t.Errorf("%d endpoints are left of an empty plan", n)
 	}
 }
 
@@ -268,20 +222,5 @@ func TestActiveOutlivesPlan(t *testing.T) {
 				t.Error("it is kept for nothing")
 			}
 		})
-	}
-}
-
-// A plan that changes its tasks changes no other's.
-func TestTaskByID(t *testing.T) {
-	table := New()
-	a, b := &plan.Task{ID: 1}, &plan.Task{ID: 8191}
-	table.Publish(&plan.Desired{Tasks: []*plan.Task{b, a}})
-	if table.Task(1) != a || table.Task(8191) != b || table.Task(0) != nil || table.Task(2) != nil || table.Task(8192) != nil {
-		t.Error("tasks are not those of the plan")
-	}
-	c := &plan.Task{ID: 1, Avoid: []lb.EndpointID{3}}
-	table.Publish(&plan.Desired{Tasks: []*plan.Task{c}})
-	if table.Task(1) != c || table.Task(8191) != nil {
-		t.Error("tasks are those of the plan before")
 	}
 }

@@ -22,6 +22,7 @@ func (t Try) post() Try     { t.Idempotent = false; return t }
 func (t Try) big() Try      { t.Replayable = false; return t }
 func (t Try) answered() Try { t.ResponseStarted = true; return t }
 func (t Try) pooled() Try   { t.Pooled = true; return t }
+func (t Try) freed() Try    { t.Freed = true; return t }
 
 // TestDecide are the rules of retries as people read them; TestDecideAll goes
 // through every combination.
@@ -60,6 +61,10 @@ func TestDecide(t *testing.T) {
 		{"GET, dead in its pool, retries off", noRetry, kept(Reset, 1).pooled(), false, AgainFree},
 		{"POST, dead in its pool before the first byte", safeOnly, kept(Unsent, 1).post().pooled(), false, AgainFree},
 		{"POST, dead in its pool after bytes went out", safeOnly, kept(Reset, 1).post().pooled(), false, NotIdempotent},
+		{"GET, dead in its pool again", safeOnly, kept(Reset, 1).pooled().freed(), false, Again},
+		{"GET, dead in its pool again after all tries", safeOnly, kept(Reset, 3).pooled().freed(), false, NoAttempts},
+		{"GET, dead in its pool again, no budget", safeOnly, kept(Reset, 1).pooled().freed(), true, NoBudget},
+		{"POST, dead in its pool again before the first byte", safeOnly, kept(Unsent, 1).post().pooled().freed(), false, Again},
 		{"GET, 503, retries off", noRetry, kept(Unavailable, 1), false, NoAttempts},
 		{"GET, 503, no budget", safeOnly, kept(Unavailable, 1), true, NoBudget},
 		{"GET, 503 three times, no budget", safeOnly, kept(Unavailable, 3), true, NoAttempts},

@@ -176,10 +176,17 @@ func (c *choices) usable(w *Choice, i uint32, e *Endpoint) (*Endpoint, bool) {
 func (w *Choice) takes(e *Endpoint, avoided **Endpoint) bool {
 	switch {
 	case slices.Contains(w.Tried, e):
-	case !slices.Contains(w.Task.Avoid, e.ID):
+	case !w.avoids(e):
 		return true
 	case *avoided == nil:
 		*avoided = e
 	}
 	return false
+}
+
+// avoids bisects: each endpoint of a service that has failed is asked for, and
+// a task may avoid thousands.
+func (w *Choice) avoids(e *Endpoint) bool {
+	_, found := slices.BinarySearch(w.Task.Avoid, e.ID)
+	return found
 }

@@ -199,7 +199,7 @@ func TestPublishTasks(t *testing.T) {
 		t.Error("a changed task is not the plan's")
 	}
 	table.Publish(&plan.Desired{Tasks: []*plan.Task{changed}})
-	if table.Task(1) != nil || table.Task(2) != changed {
+	if table.Task(0) != nil || table.Task(1) != nil || table.Task(2) != changed || table.Task(3) != nil {
 		t.Error("the wrong task has gone")
 	}
 }
@@ -292,6 +292,7 @@ func BenchmarkPublish(b *testing.B) {
 	for n := range all {
 		all[n] = build(n, 1)
 	}
+	versions := [...]*plan.Service{build(77, 1), build(77, 2)}
 	tasks := make([]*plan.Task, 200)
 	for i := range tasks {
 		tasks[i] = &plan.Task{ID: lb.TaskID(i + 1)}
@@ -301,7 +302,11 @@ func BenchmarkPublish(b *testing.B) {
 		step func(i int) []*plan.Service
 	}{
 		{"nothing changed", func(int) []*plan.Service { return all }},
-		{"one changed", func(i int) []*plan.Service { all[77] = build(77, 1+i%2); return all }},
+		{"one changed", func(i int) []*plan.Service {
+			services := slices.Clone(all) // a plan is never written to
+			services[77] = versions[i%2]
+			return services
+		}},
 		{"one comes or goes", func(i int) []*plan.Service { return all[:services-i%2] }},
 	} {
 		b.Run(fmt.Sprint(services, "x", each, "/", c.name), func(b *testing.B) {
