@@ -256,7 +256,7 @@ int http_egress(struct __sk_buff *skb)
 }
 
 #define STATUS_LINE 12 /* bytes of it that are looked at: HTTP/1.1 200 */
-#define INTERIM_BYTES 256
+#define INTERIM_BYTES 128
 
 /* Where a 1xx answer shares its segment with the final one: that one's class. */
 static __always_inline __u32 final_class(struct __sk_buff *skb, const struct segment *seg, struct head *h)
@@ -295,7 +295,7 @@ static __always_inline void status_line(struct __sk_buff *skb, struct exchange *
 		return;
 	class = x->first[9] - '0';
 	if (class == 1 && x->first[10] == '0' && x->first[11] == '1') {
-		answered(x, class, true);
+		answered(x, class);
 		x->mode = HTTP_LEFT_OUT; /* another protocol from here on */
 		return;
 	}
@@ -303,7 +303,7 @@ static __always_inline void status_line(struct __sk_buff *skb, struct exchange *
 		class = final_class(skb, seg, h);
 	if (class == 1)
 		return;
-	answered(x, class, true);
+	answered(x, class);
 	x->asked_ns = 0;
 }
 
@@ -353,8 +353,8 @@ static __always_inline __u32 piece(struct __sk_buff *skb, struct exchange *x, co
 	return off;
 }
 
-/* Takes one frame, whose payload begins at off. */
-static __always_inline __u32 frame(struct __sk_buff *skb, struct exchange *x, const struct segment *seg, const __u8 *f, __u32 off)
+/* Takes one frame, whose payload begins at off, and counts what it answers. */
+static __always_inline __u32 frame(struct __sk_buff *skb, const struct segment *seg, const __u8 *f, __u32 off, struct head *counts)
 {
 	__u32 size = f[0] << 16 | f[1] << 8 | f[2];
 	__u8 block[5] = {}, flags = f[4];
@@ -366,23 +366,27 @@ static __always_inline __u32 frame(struct __sk_buff *skb, struct exchange *x, co
 			bpf_skb_load_bytes(skb, at, block, 1);
 		class = hpack_class(block);
 		/* Trailers end a stream and have no :status. */
-		if (class != HTTP_OTHER || !(flags & FLAG_END_STREAM))
-			answered(x, class, false);
+		if (class != HTTP_OTHER || !(flags & FLAG_END_STREAM)) {
+			counts->bytes[class & 7] += 1;
+			counts->bytes[7] = 1;
+		}
 	}
 	return off + size;
 }
 
 /* Walks the frames that begin in a segment. x->answer is where the next one, or
  * the rest of its header, does. */
-static __always_inline void frames(struct __sk_buff *skb, struct exchange *x, const struct segment *seg)
+static __always_inline void frames(struct __sk_buff *skb, struct exchange *x, const struct segment *seg, struct head *counts)
 {
 	__u32 off = x->answer - seg->seq;
 
+	/* In map memory, which the verifier does not follow from state to state. */
+	__builtin_memset(counts->bytes, 0, 8);
 	if (x->have) {
 		off = piece(skb, x, seg, off);
 		if (x->have >= 9) {
 			x->have = 0;
-			off = frame(skb, x, seg, x->first, off);
+			off = frame(skb, seg, x->first, off, counts);
 		}
 	}
 #pragma clang loop unroll(disable)
@@ -391,8 +395,10 @@ static __always_inline void frames(struct __sk_buff *skb, struct exchange *x, co
 
 		if (off >= seg->len || seg->len - off < sizeof(f) || bpf_skb_load_bytes(skb, seg->at + off, f, sizeof(f)))
 			break;
-		off = frame(skb, x, seg, f, off + sizeof(f));
+		off = frame(skb, seg, f, off + sizeof(f), counts);
 	}
+	if (counts->bytes[7])
+		answered_many(x, counts->bytes);
 	if (off < seg->len) {
 		if (seg->len - off >= 9) {
 			leave_out(x); /* more frames than are looked at: the next one is lost */
@@ -413,19 +419,20 @@ int http_ingress(struct __sk_buff *skb)
 
 	if (!x || (x->mode == HTTP_1 && !x->asked_ns) || x->mode == HTTP_UNKNOWN || !parse(skb, &seg))
 		return 1;
+	h = bpf_map_lookup_elem(&heads_v1, &zero);
+	if (!h)
+		return 1;
 	if (x->mode == HTTP_2) {
 		/* Up to answer it is the rest of a frame. A gap, which a lost segment
 		 * leaves until it is sent again, hides where the next one begins. */
 		if ((__s32)(seg.seq - x->answer) > 0)
 			leave_out(x);
 		else if (x->answer - seg.seq < seg.len)
-			frames(skb, x, &seg);
+			frames(skb, x, &seg, h);
 		return 1;
 	}
 	if (seg.seq != x->answer)
 		return 1;
-	h = bpf_map_lookup_elem(&heads_v1, &zero);
-	if (h)
-		status_line(skb, x, h, &seg);
+	status_line(skb, x, h, &seg);
 	return 1;
 }

@@ -138,8 +138,7 @@ static __always_inline void judge(const struct exchange *x, struct http_stats *e
 	tell_http(EVENT_HTTP_STRIKE, who, n);
 }
 
-/* timed is false for HTTP/2: which request a response is to is not known. */
-static __always_inline void answered(struct exchange *x, __u32 class, bool timed)
+static __always_inline void answered(struct exchange *x, __u32 class)
 {
 	struct http_stats *e = http_stats_of(x->endpoint, x->service);
 	struct http_stats *s = http_stats_of(0, x->service);
@@ -149,15 +148,29 @@ static __always_inline void answered(struct exchange *x, __u32 class, bool timed
 		class = HTTP_OTHER;
 	if (s) {
 		add(&s->classes[class], 1);
-		if (timed)
-			observe(&s->time, us);
+		observe(&s->time, us);
 	}
 	if (e) {
 		add(&e->classes[class], 1);
-		if (timed) {
-			observe(&e->time, us);
-			judge(x, e, class);
-		}
+		observe(&e->time, us);
+		judge(x, e, class);
+	}
+}
+
+/* Responses of one HTTP/2 segment by class. Which requests they are to is not
+ * known, so they have no time. */
+static __always_inline void answered_many(struct exchange *x, const __u8 *classes)
+{
+	struct http_stats *e = http_stats_of(x->endpoint, x->service);
+	struct http_stats *s = http_stats_of(0, x->service);
+
+	for (int i = 0; i < HTTP_CLASSES; i++) {
+		if (!classes[i])
+			continue;
+		if (s)
+			add(&s->classes[i], classes[i]);
+		if (e)
+			add(&e->classes[i], classes[i]);
 	}
 }
 
