@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -173,6 +174,26 @@ func TestChooseFindsTheLast(t *testing.T) {
 				t.Fatalf("%s: endpoint %d, fresh %v", policy, e.ID, fresh)
 			}
 		}
+	}
+}
+
+// TestChooseWeighsLaterTries: what a tried endpoint leaves goes to the others by
+// weight, as far as a walk over a few slots can do that.
+func TestChooseWeighsLaterTries(t *testing.T) {
+	table := New()
+	s := service(1, lb.Random, []netip.AddrPort{vipOf(1)}, endpoint(1, 800), endpoint(2, 100), endpoint(3, 300))
+	seeded().Shuffle(len(s.SlotsV4), func(i, j int) { s.SlotsV4[i], s.SlotsV4[j] = s.SlotsV4[j], s.SlotsV4[i] })
+	table.Publish(&plan.Desired{Services: []*plan.Service{s}})
+	choice := &Choice{Task: &plan.Task{}, Rand: seeded(), Tried: []*Endpoint{table.endpoints[1]}}
+	const n = 20000
+	third := 0
+	for range n {
+		if e, _ := table.Route(vipOf(1)).Choose(choice); e.ID == 3 {
+			third++
+		}
+	}
+	if share := float64(third) / n; math.Abs(share-0.75) > 0.03 {
+		t.Errorf("share of weight 300 beside 100 is %.3f", share)
 	}
 }
 
