@@ -1,8 +1,6 @@
 package accesslog
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,137 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"connectd/pkg/lb"
 )
-
-// journal counts what is logged of files, by level.
-type journal struct {
-	mu   sync.Mutex
-	said map[slog.Level][]string
-}
-
-func (j *journal) Enabled(context.Context, slog.Level) bool { return true }
-func (j *journal) WithAttrs([]slog.Attr) slog.Handler       { return j }
-func (j *journal) WithGroup(string) slog.Handler            { return j }
-func (j *journal) Handle(_ context.Context, r slog.Record) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.said == nil {
-		j.said = make(map[slog.Level][]string)
-	}
-	j.said[r.Level] = append(j.said[r.Level], r.Message)
-	return nil
-}
-
-func (j *journal) expect(t *testing.T, errors, infos int) {
-	t.Helper()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if e, i := len(j.said[slog.LevelError]), len(j.said[slog.LevelInfo]); e != errors || i != infos {
-		t.Errorf("%d errors and %d other messages were logged, want %d and %d: %v", e, i, errors, infos, j.said)
-	}
-}
-
-// file is one in memory. Its limits are those of a disk or of a reader.
-type file struct {
-	block chan struct{} // non-nil: writes wait for it
-
-	mu     sync.Mutex
-	data   bytes.Buffer
-	room   int // bytes that still fit
-	opens  int
-	closes int
-}
-
-func (f *file) Write(p []byte) (int, error) {
-	if f.block != nil {
-		<-f.block
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := min(len(p), f.room)
-	f.room -= n
-	f.data.Write(p[:n])
-	if n < len(p) {
-		return n, syscall.ENOSPC
-	}
-	return n, nil
-}
-
-func (f *file) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closes++
-	return nil
-}
-
-func (f *file) setRoom(n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.room = n
-}
-
-func (f *file) open(string) (io.WriteCloser, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.opens++
-	return f, nil
-}
-
-// newLogs returns Logs that write to f, whatever the path.
-func newLogs(f *file) (*Logs, *journal) {
-	j := &journal{}
-	l := New(slog.New(j))
-	l.open = f.open
-	return l, j
-}
-
-const plenty = 1 << 30
-
-// pass lets time go on until all that can happen has.
-func pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-func at(path string) lb.AccessLog { return lb.AccessLog{Path: path, Format: lb.LogText} }
-
-// named is an entry that can be told by its path.
-func named(n int) *Entry {
-	e := whole(lb.AppHTTP)
-	e.Path = fmt.Appendf(nil, "/%d", n)
-	return e
-}
-
-// long is an entry whose line is about so many bytes.
-func long(n int) *Entry {
-	e := whole(lb.AppHTTP)
-	e.Path = bytes.Repeat([]byte("x"), n)
-	return e
-}
-
-func lineOf(e *Entry) string { return string(Append(nil, at("-"), e)) }
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-func expectCounts(t *testing.T, l *Logs, lines, drops uint64) {
-	t.Helper()
-	if got := l.Lines(); got != lines || l.Dropped() != drops {
-		t.Errorf("%d lines were written and %d dropped, want %d and %d", got, l.Dropped(), lines, drops)
-	}
-}
 
 // Services that name the same path share a file, each with its format.
 func TestSharedFile(t *testing.T) {
@@ -280,128 +153,6 @@ func TestReopen(t *testing.T) {
 	})
 }
 
-// A file that cannot be opened is tried again every second, said once, and
-// shown as long as it is so.
-func TestUnwritable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := filepath.Join(t.TempDir(), "not-there")
-		path := filepath.Join(dir, "access.log")
-		j := &journal{}
-		l := New(slog.New(j))
-		defer l.Close()
-		for range 5 {
-			l.Log(at(path), named(1))
-			pass(writeEvery)
-		}
-		expectCounts(t, l, 0, 5)
-		j.expect(t, 1, 0)
-		if f := l.Failing(); len(f) != 1 || f[0].Path != path || !errors.Is(f[0].Err, os.ErrNotExist) {
-			t.Errorf("failing: %v", f)
-		}
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		pass(retryEvery)
-		l.Log(at(path), named(2))
-		pass(writeEvery)
-		expectCounts(t, l, 1, 5)
-		j.expect(t, 1, 1)
-		if f := l.Failing(); len(f) != 0 {
-			t.Errorf("failing after it was mended: %v", f)
-		}
-		if got := read(t, path); got != lineOf(named(2)) {
-			t.Errorf("file: %s", got)
-		}
-	})
-}
-
-// A path that nothing is logged to any more fails no more.
-func TestFormerlyUnwritable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l, _ := newLogs(&file{})
-		defer l.Close()
-		l.Log(at("a"), named(1))
-		pass(writeEvery)
-		if f := l.Failing(); len(f) != 1 {
-			t.Errorf("failing: %v", f)
-		}
-		pass(idleAfter)
-		if f := l.Failing(); len(f) != 0 {
-			t.Errorf("failing after a minute without entries: %v", f)
-		}
-	})
-}
-
-// Reopen tries at once what could not be opened.
-func TestReopenUnwritable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &file{room: plenty}
-		l, _ := newLogs(f)
-		defer l.Close()
-		opened := l.open
-		l.open = func(string) (io.WriteCloser, error) { return nil, syscall.EACCES }
-		l.Log(at("a"), named(1))
-		pass(writeEvery)
-		l.open = opened
-		l.Reopen()
-		l.Log(at("a"), named(2))
-		pass(writeEvery)
-		expectCounts(t, l, 1, 1)
-	})
-}
-
-// A disk that is full in the middle of a line costs that line and those that
-// follow, and none of those after it has room again.
-func TestDiskFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &file{room: len(lineOf(named(1))) + 10}
-		l, j := newLogs(f)
-		defer l.Close()
-		for n := range 3 {
-			l.Log(at("a"), named(n))
-		}
-		pass(writeEvery)
-		expectCounts(t, l, 1, 2)
-		l.Log(at("a"), named(3)) // not even the end of the torn line fits
-		pass(writeEvery)
-		expectCounts(t, l, 1, 3)
-		if f := l.Failing(); len(f) != 1 || f[0].Err != syscall.ENOSPC {
-			t.Errorf("failing: %v", f)
-		}
-		f.setRoom(plenty)
-		l.Log(at("a"), named(4))
-		pass(writeEvery)
-		l.Log(at("a"), named(5))
-		pass(writeEvery)
-		expectCounts(t, l, 3, 3)
-		j.expect(t, 1, 1)
-		want := lineOf(named(0)) + lineOf(named(1))[:10] + "\n" + lineOf(named(4)) + lineOf(named(5))
-		if got := f.data.String(); got != want {
-			t.Errorf("\n got %s\nwant %s", got, want)
-		}
-	})
-}
-
-// A disk that is full every other time is not said every time.
-func TestFlapping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &file{}
-		l, j := newLogs(f)
-		defer l.Close()
-		for n := range 100 {
-			f.setRoom(n % 2 * plenty)
-			l.Log(at("a"), named(n))
-			pass(writeEvery)
-		}
-		j.expect(t, 1, 1)
-		pass(logEvery)
-		f.setRoom(0)
-		l.Log(at("a"), named(1))
-		pass(writeEvery)
-		j.expect(t, 2, 1)
-	})
-}
-
 // Files and buffers of services that have no requests any more are let go.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -530,24 +281,4 @@ func TestNoAllocation(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { l.Log(conf, e) }); n != 0 {
 		t.Errorf("%v allocations for an entry", n)
 	}
-}
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-func (discard) Close() error                { return nil }
-
-func BenchmarkLog(b *testing.B) {
-	l, _ := newLogs(nil)
-	l.open = func(string) (io.WriteCloser, error) { return discard{}, nil }
-	defer l.Close()
-	conf := at("a")
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		e := whole(lb.AppHTTP)
-		for pb.Next() {
-			l.Log(conf, e)
-		}
-	})
-	b.ReportMetric(float64(l.Dropped())/float64(b.N), "dropped/op")
 }
