@@ -25,21 +25,22 @@ func (d *daemon) httpSource(bounds []float64) metrics.HTTPSource {
 
 func (d *daemon) readHTTP() metrics.HTTP {
 	out := metrics.HTTP{
-		Services: make(map[lb.ServiceID]metrics.HTTPStats), Endpoints: make(map[lb.EndpointID]metrics.HTTPStats),
-		LogLines: d.access.Lines(), LogDrops: d.access.Dropped(),
+		Forwarded: metrics.Requests{
+			Services: make(map[lb.ServiceID]metrics.HTTPStats), Endpoints: make(map[lb.EndpointID]metrics.HTTPStats),
+		},
+		Direct: d.directRequests(), LogLines: d.access.Lines(), LogDrops: d.access.Dropped(),
 	}
 	d.proxy.Each(func(s *route.Service) {
 		h := httpStats(&s.Counters)
 		h.Retries, h.Timeouts = counts(s.Retries[:]), s.Timeouts.Load()
 		if used(&h) {
-			out.Services[s.ID] = h
+			out.Forwarded.Services[s.ID] = h
 		}
 	}, func(e *route.Endpoint) {
 		if h := httpStats(&e.Counters); used(&h) {
-			out.Endpoints[e.ID] = h
+			out.Forwarded.Endpoints[e.ID] = h
 		}
 	})
-	d.addDirect(&out)
 	s := d.proxy.Stats()
 	out.Clients = uint64(s.Clients)
 	out.Upstream = map[string]uint64{"busy": uint64(s.Busy), "idle": uint64(s.Idle)}
@@ -49,41 +50,33 @@ func (d *daemon) readHTTP() metrics.HTTP {
 	return out
 }
 
-// addDirect adds what the kernel has read in mode direct. A service that changed
-// its mode has counts of both.
-func (d *daemon) addDirect(out *metrics.HTTP) {
+// directRequests are what the kernel has read in mode direct.
+func (d *daemon) directRequests() (out metrics.Requests) {
 	services, endpoints, err := d.datapath.HTTP()
 	if err != nil {
 		d.log.Error("read HTTP counters of mode direct", "error", err)
-		return
+		return out
 	}
+	out.Services = make(map[lb.ServiceID]metrics.HTTPStats, len(services))
 	for id, c := range services {
-		out.Services[id] = addCounters(out.Services[id], &c)
+		out.Services[id] = directStats(&c)
 	}
+	out.Endpoints = make(map[lb.EndpointID]metrics.HTTPStats, len(endpoints))
 	for id, c := range endpoints {
-		out.Endpoints[id] = addCounters(out.Endpoints[id], &c)
+		out.Endpoints[id] = directStats(&c)
 	}
+	return out
 }
 
-func addCounters(h metrics.HTTPStats, c *datapath.HTTPCounters) metrics.HTTPStats {
+func directStats(c *datapath.HTTPCounters) metrics.HTTPStats {
 	// A status that could not be read is no request without a response.
 	classes := append(slices.Clone(c.Classes[:]), c.Classes[0])
 	classes[0] = 0
-	h.Classes = sum(h.Classes, classes)
-	h.Duration.Counts = sum(h.Duration.Counts, c.Time.Buckets)
-	h.Duration.SumMicroseconds += uint64(c.Time.Sum.Microseconds())
-	h.LeftOut += c.LeftOut
-	return h
-}
-
-func sum(a, b []uint64) []uint64 {
-	if len(a) < len(b) {
-		a = append(a, make([]uint64, len(b)-len(a))...)
+	return metrics.HTTPStats{
+		Classes:  classes,
+		Duration: metrics.Histogram{Counts: c.Time.Buckets, SumMicroseconds: uint64(c.Time.Sum.Microseconds())},
+		LeftOut:  c.LeftOut,
 	}
-	for i, n := range b {
-		a[i] += n
-	}
-	return a
 }
 
 func httpStats(c *route.Counters) metrics.HTTPStats {

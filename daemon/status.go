@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -27,6 +28,9 @@ func (d *daemon) status() control.Status {
 	}
 	for _, problem := range p.Problems {
 		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config, stop the daemon, run connectd unload, start it: maps keep their size until then"})
+	}
+	for _, f := range d.access.Failing() {
+		out.Problems = append(out.Problems, control.Problem{Name: "accessLog", Message: fmt.Sprintf("requests are not logged to %s: %s", f.Path, f.Err), Fix: "make the folder, or room; it is tried again every second"})
 	}
 	_, files := d.catalog.Snapshot()
 	for _, f := range files {

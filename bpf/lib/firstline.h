@@ -140,9 +140,9 @@ const __u8 response_next[32][BYTE_CLASSES] = {
 
 /* One step. The tables are longer than their states and the indices masked: so
  * the verifier knows them to be inside. */
-static __always_inline __u32 step(const __u8 next[32][BYTE_CLASSES], __u32 state, __u8 b)
+static __always_inline __u64 step(const __u8 next[32][BYTE_CLASSES], __u64 state, __u8 b)
 {
-	__u32 i = (state & 31) * BYTE_CLASSES + (byte_class[b] & (BYTE_CLASSES - 1));
+	__u64 i = (state & 31) * BYTE_CLASSES + (byte_class[b] & (BYTE_CLASSES - 1));
 
 	asm volatile("" : "+r"(i));
 	return ((const __u8 *)next)[i & (32 * BYTE_CLASSES - 1)];

@@ -78,10 +78,11 @@ MAP(http_strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
  * it by a variable. Longer heads than this are seldom in one segment; what is
  * behind it there is not looked at. */
 #define HEAD_BYTES 1024
-struct head {
+union head {
 	__u8 bytes[HEAD_BYTES];
+	__u64 words[HEAD_BYTES / 8];
 };
-MAP(heads_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct head, 1);
+MAP(heads_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, union head, 1);
 
 /* Where the payload of a TCP segment lies, and what its header says. */
 struct segment {

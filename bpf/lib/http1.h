@@ -9,19 +9,30 @@
 #include "firstline.h"
 #include "http.h"
 
-/* Loads the beginning of a payload. Returns how much, 0 if it cannot be. */
-static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *seg, struct head *h)
+/* Loads the beginning of a payload, most bytes of it. Returns how much, 0 if it
+ * cannot be. */
+static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *seg, union head *h, __u32 most)
 {
 	__u32 n = seg->len;
 
-	if (n > HEAD_BYTES)
-		n = HEAD_BYTES;
+	if (n > most)
+		n = most;
 	/* A payload is never empty, which the verifier cannot know. */
 	n = ((n - 1) & (HEAD_BYTES - 1)) + 1;
 	asm volatile("" : "+r"(n));
 	if (n < 1 || n > HEAD_BYTES)
 		return 0;
 	return bpf_skb_load_bytes(skb, seg->at, h->bytes, n) ? 0 : n;
+}
+
+/* Whether these eight bytes, of the middle of a head, leave it there: no line
+ * ends in them that an empty one may follow. The usual test for a zero byte,
+ * which is right about the lowest one and in doubt says yes. */
+static __always_inline bool is_inside(__u64 w)
+{
+	__u64 lf = w ^ 0x0a0a0a0a0a0a0a0aULL;
+
+	return !((lf - 0x0101010101010101ULL) & ~lf & 0x8080808080808080ULL);
 }
 
 /* Where to go on reading at the beginning of a segment. */
@@ -45,29 +56,44 @@ static __always_inline void begin(struct exchange *x, const struct segment *seg)
 	x->status = 0;
 }
 
+/* Reads n bytes of what a client sends. Returns the state after them. */
+static __always_inline __u64 read_request(const union head *h, __u64 state, __u64 n)
+{
+#pragma clang loop unroll(disable)
+	for (__u64 i = 0; i < HEAD_BYTES; i++) {
+		__u64 rest = n - i;
+
+		/* Compared in place of n, of which the verifier would learn
+		 * something else by each way that leads here. */
+		asm volatile("" : "+r"(rest));
+		if (!rest || state >= Q_STOP)
+			break;
+		/* The greatest part of a head, eight times as fast. */
+		if (!(i & 7) && state == Q_HEAD && rest >= 8 && is_inside(h->words[i / 8])) {
+			i += 7;
+			continue;
+		}
+		state = step(request_next, state, h->bytes[i]);
+	}
+	return state;
+}
+
 /* Something new from the client: in order, for this hook sees every segment
  * first when it is sent first. */
 static __always_inline void sent(struct __sk_buff *skb, struct exchange *x, struct segment *seg)
 {
-	__u32 zero = 0, state = resume(x), n;
-	struct head *h = bpf_map_lookup_elem(&heads_v1, &zero);
+	__u32 zero = 0, before = resume(x), state, n;
+	union head *h = bpf_map_lookup_elem(&heads_v1, &zero);
 
 	if (!h)
 		return;
-	n = load(skb, seg, h);
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < HEAD_BYTES; i++) {
-		if (i >= n)
-			break;
-		state = step(request_next, state, h->bytes[i]);
-		if (state == Q_BEGUN)
-			begin(x, seg);
-		if (state >= Q_STOP)
-			break;
-	}
+	n = load(skb, seg, h, HEAD_BYTES);
+	state = read_request(h, before, n);
 	if (n < seg->len && state < Q_STOP && state >= Q_BEGUN)
 		state = Q_BODY; /* where the head ends is not seen */
 	x->request = state;
+	if (before < Q_BEGUN && state >= Q_BEGUN && state != Q_NONE && state != Q_PREFACE)
+		begin(x, seg);
 	if (state == Q_PIPELINED)
 		leave_out(x);
 	if (state == Q_PREFACE && x->mode == HTTP_UNKNOWN) {
@@ -76,17 +102,19 @@ static __always_inline void sent(struct __sk_buff *skb, struct exchange *x, stru
 	}
 }
 
+#define RESPONSE_BYTES 512 /* looked at in a segment: a status line is short, interim heads are seldom long */
+
 /* Something from the server, where the response begins or goes on. */
 static __always_inline void received(struct __sk_buff *skb, struct exchange *x, struct segment *seg)
 {
 	__u32 zero = 0, state = x->response, n;
-	struct head *h = bpf_map_lookup_elem(&heads_v1, &zero);
+	union head *h = bpf_map_lookup_elem(&heads_v1, &zero);
 
 	if (!h)
 		return;
-	n = load(skb, seg, h);
+	n = load(skb, seg, h, RESPONSE_BYTES);
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < HEAD_BYTES; i++) {
+	for (__u32 i = 0; i < RESPONSE_BYTES; i++) {
 		__u8 b;
 
 		if (i >= n)

@@ -15,13 +15,16 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// httpServer says its name and whom it sees, and can be told to fail its
-// health check while it goes on serving.
+// httpServer says its name and whom it sees. It can be told to fail its health
+// check while it goes on serving, and to refuse every other request to cart.
 type httpServer struct {
 	http.Server
-	name string
-	sick atomic.Bool
-	done chan struct{}
+	name  string
+	sick  atomic.Bool
+	flaky atomic.Bool
+	done  chan struct{}
+
+	tries, refused atomic.Int64 // of requests to cart
 }
 
 func serveHTTP(p *place, name string) (*httpServer, error) {
@@ -42,6 +45,11 @@ func serveHTTP(p *place, name string) (*httpServer, error) {
 func (s *httpServer) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/healthz" && s.sick.Load() {
 		http.Error(w, "told to fail", http.StatusServiceUnavailable)
+		return
+	}
+	if r.Host == "cart" && s.tries.Add(1)%2 == 1 && s.flaky.Load() {
+		s.refused.Add(1)
+		http.Error(w, "told to refuse", http.StatusServiceUnavailable)
 		return
 	}
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)

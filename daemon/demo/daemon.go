@@ -87,6 +87,12 @@ services:
     endpoints:
       - {address: %[4]s, port: 8080}
       - {address: %[5]s, port: 8080}
+  - discoveryName: cart
+    clientAliases: [{dnsName: cart, port: 80}]
+    appProtocol: http
+    endpoints:
+      - {address: %[4]s, port: 8080}
+      - {address: %[5]s, port: 8080}
   - discoveryName: cache
     clientAliases: [{dnsName: cache, port: 6379}]
     endpoints: [{address: %[6]s, port: 6379}]

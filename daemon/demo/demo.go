@@ -60,6 +60,7 @@ func steps() []step {
 		{"an nginx is killed under load, avoided, and used again when it is back", (*demo).kill},
 		{"a server whose health check fails is left, and its connections end", (*demo).failCheck},
 		{"drain an endpoint under load", (*demo).drain},
+		{"an HTTP service: requests that an endpoint refuses are made again, if they may", (*demo).requests},
 		{"a new service appears to a running process", (*demo).newService},
 		{"what the command line shows", (*demo).commandLine},
 		{"what the metrics say", (*demo).metrics},

@@ -53,7 +53,7 @@ func (s *state) gatherOther() {
 	}
 	o.own[blockState] = o.own[blockState] || s.budget.folded[blockState] > 0 || o.ejected.shown[0] > 0
 	o.own[blockTraffic] = o.own[blockTraffic] || nonzero(o.traffic.shown) || nonzero(o.rest[:]) || o.restActive > 0
-	o.own[blockHTTP] = o.own[blockHTTP] || nonzero(o.http.shown) || nonzero(s.restHTTP)
+	o.own[blockHTTP] = o.own[blockHTTP] || nonzero(o.http[0].shown) || nonzero(o.restHTTP)
 	o.own[blockProbe] = o.own[blockProbe] || nonzero(o.probes.shown)
 }
 

@@ -57,9 +57,10 @@ func fullWorld() Sources {
 		RetryOutcomes: []string{"success", "failure", "", "no_budget"}, GRPCStatuses: []string{"0", "14", "other"}, Bounds: bounds,
 		Read: func() HTTP {
 			return HTTP{
-				Services:  map[lb.ServiceID]HTTPStats{1: requests},
-				Endpoints: map[lb.EndpointID]HTTPStats{1: requests},
-				Refusals:  []Counter{{"no_endpoint", 2}}, Clients: 3, Upstream: map[string]uint64{"idle": 2, "busy": 1},
+				Forwarded: Requests{
+					Services: map[lb.ServiceID]HTTPStats{1: requests}, Endpoints: map[lb.EndpointID]HTTPStats{1: requests},
+				},
+				Refusals: []Counter{{"no_endpoint", 2}}, Clients: 3, Upstream: map[string]uint64{"idle": 2, "busy": 1},
 				LogLines: 8, LogDrops: 1,
 			}
 		},

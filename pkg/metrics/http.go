@@ -19,15 +19,39 @@ type HTTPSource struct {
 	Read          func() HTTP
 }
 
-// HTTP is one reading.
+// HTTP is one reading. Its two parts count for the same series, each on its
+// own: what a service was counted in mode direct is gone some time after it left
+// that mode, and must not make the rest look as if it had begun anew.
 type HTTP struct {
-	Services  map[lb.ServiceID]HTTPStats  // those with a request ever
-	Endpoints map[lb.EndpointID]HTTPStats // the same; only Classes and Duration
-	Refusals  []Counter                   // requests and connections that connectd answered or ended itself, by reason
-	Clients   uint64                      // connections held
-	Upstream  map[string]uint64           // connections to endpoints, by state
+	Forwarded Requests
+	Direct    Requests
+	Refusals  []Counter         // requests and connections that connectd answered or ended itself, by reason
+	Clients   uint64            // connections held
+	Upstream  map[string]uint64 // connections to endpoints, by state
 	LogLines  uint64
 	LogDrops  uint64
+}
+
+// Requests are those that one part of connectd has seen.
+type Requests struct {
+	Services  map[lb.ServiceID]HTTPStats  // those with a request ever
+	Endpoints map[lb.EndpointID]HTTPStats // the same; only Classes and Duration
+}
+
+const httpParts = 2
+
+func (h *HTTP) parts() [httpParts]*Requests { return [...]*Requests{&h.Forwarded, &h.Direct} }
+
+func (h *HTTP) hasService(id lb.ServiceID) bool {
+	_, forwarded := h.Forwarded.Services[id]
+	_, direct := h.Direct.Services[id]
+	return forwarded || direct
+}
+
+func (h *HTTP) hasEndpoint(id lb.EndpointID) bool {
+	_, forwarded := h.Forwarded.Endpoints[id]
+	_, direct := h.Direct.Endpoints[id]
+	return forwarded || direct
 }
 
 // HTTPStats counts requests. A count going back means that the id was given
@@ -66,33 +90,68 @@ func (s *state) layOut(dst []uint64, h *HTTPStats) []uint64 {
 	return append(dst, h.Timeouts, h.Received, h.Sent, h.LeftOut)
 }
 
-// settleHTTP books what requests have grown by.
-func (s *state) settleHTTP() {
-	for id, now := range s.http.Services {
-		if svc := s.byID[id]; svc != nil {
-			s.scratch = s.layOut(s.scratch[:0], &now)
-			svc.http.settle(s.scratch, s.allot(svc, blockHTTP, limitService), s.other.http.shown)
-		}
+// allotHTTP gives series to those endpoints of a service that have had requests.
+func (s *state) allotHTTP(svc *service) {
+	if !svc.requests {
+		return
 	}
-	for id, now := range s.http.Endpoints {
-		e := s.endpointOf(id)
-		if e == nil {
+	for i := range svc.plan.Endpoints {
+		id := svc.plan.Endpoints[i].ID
+		if !s.http.hasEndpoint(id) {
 			continue
 		}
-		if !e.ownHTTP && e.service.own[blockHTTP] && e.listed {
+		if !svc.own[blockHTTP] { // then its endpoints are in other too
+			s.budget.folded[blockEndpointHTTP]++
+			continue
+		}
+		if e := s.endpointOf(id); !e.ownHTTP {
 			e.ownHTTP = s.budget.take(blockEndpointHTTP, limitEndpoint)
 		}
-		s.scratch = appendCounts(s.scratch[:0], now.Classes, httpClasses)
-		s.scratch = appendHistogram(s.scratch, now.Duration, len(s.src.HTTP.Bounds)+1)
-		shared := s.restHTTP // of the service other
-		if e.service.own[blockHTTP] {
-			if e.service.restHTTP == nil {
-				e.service.restHTTP = make([]uint64, s.httpEndpointLen())
-			}
-			shared = e.service.restHTTP
-		}
-		e.http.settle(s.scratch, e.ownHTTP, shared)
 	}
+}
+
+// settleHTTP books what requests have grown by.
+func (s *state) settleHTTP() {
+	for i, part := range s.http.parts() {
+		for id, now := range part.Services {
+			if svc := s.byID[id]; svc != nil {
+				s.scratch = s.layOut(s.scratch[:0], &now)
+				svc.http[i].settle(s.scratch, svc.own[blockHTTP], s.other.http[0].shown)
+			}
+		}
+		for id, now := range part.Endpoints {
+			if e := s.endpointOf(id); e != nil {
+				s.scratch = appendCounts(s.scratch[:0], now.Classes, httpClasses)
+				s.scratch = appendHistogram(s.scratch, now.Duration, len(s.src.HTTP.Bounds)+1)
+				e.http[i].settle(s.scratch, e.ownHTTP, s.restOf(e.service))
+			}
+		}
+	}
+}
+
+// restOf returns the series of a service's endpoints without their own.
+func (s *state) restOf(svc *service) []uint64 {
+	if !svc.own[blockHTTP] {
+		svc = s.other
+	}
+	if svc.restHTTP == nil {
+		svc.restHTTP = make([]uint64, s.httpEndpointLen())
+	}
+	return svc.restHTTP
+}
+
+// httpAccount is the ledger of an object's requests.
+type httpAccount [httpParts]account
+
+// snapshot sums the object's own series, of which there are n.
+func (a *httpAccount) snapshot(n int) []uint64 {
+	out := make([]uint64, n)
+	for i := range a {
+		for k, v := range a[i].shown {
+			out[k] += v
+		}
+	}
+	return out
 }
 
 // httpLabels are those of a service's HTTP series.
@@ -138,12 +197,8 @@ func (s *state) emitHTTP(f *families, out *scrape, svc *service) {
 	for i, family := range [...]*family{f.httpTimeouts, f.httpReceived, f.httpSent, f.httpLeftOut} {
 		out.add(family, float64(v[i]), svc.base())
 	}
-	rest := svc.restHTTP
-	if svc == s.other {
-		rest = s.restHTTP
-	}
-	if nonzero(rest) {
-		s.emitEndpointHTTP(f, out, l.rest, slices.Clone(rest))
+	if nonzero(svc.restHTTP) {
+		s.emitEndpointHTTP(f, out, l.rest, slices.Clone(svc.restHTTP))
 	}
 }
 

@@ -18,8 +18,11 @@ type service struct {
 	id   lb.ServiceID
 	plan *plan.Service // nil: not in the plan any more
 	seen uint64        // the sync that last found it
-	used bool          // has had traffic
-	own  [blocks]bool
+	used bool          // has had traffic: either of these
+
+	carried  bool // connections that the kernel leads to endpoints
+	requests bool // that connectd has seen
+	own      [blocks]bool
 
 	states    []int // endpoints by lb.State
 	panicking int   // of other: how many
@@ -27,7 +30,7 @@ type service struct {
 	traffic account // failures, connect time, srtt
 	probes  account
 	ejected account
-	http    account
+	http    httpAccount
 
 	// Of endpoints that have no series of their own.
 	rest       [endpointCounters]uint64
@@ -61,7 +64,7 @@ type endpoint struct {
 	labels  []*dto.LabelPair
 
 	ownHTTP    bool
-	http       account
+	http       httpAccount
 	httpLabels *httpEndpointLabels // nil until first shown
 }
 

@@ -1,7 +1,6 @@
 package metrics
 
-// settleEndpoints books what endpoints have grown by, and forgets those of
-// which neither the plan nor the kernel knows.
+// settleEndpoints books what endpoints have grown by.
 func (s *state) settleEndpoints() {
 	for _, svc := range s.order {
 		svc.restActive = 0
@@ -28,14 +27,6 @@ func (s *state) settleEndpoints() {
 			s.other.restActive += now.Active
 		}
 	}
-	for id, e := range s.endpoints {
-		if e.listed {
-			continue
-		}
-		if _, ok := s.kernel.Endpoints[id]; !ok {
-			delete(s.endpoints, id)
-		}
-	}
 }
 
 func (s *state) settleServices() {
@@ -51,11 +42,18 @@ func (s *state) settleServices() {
 		svc.traffic.settle(v, svc.own[blockTraffic], s.other.traffic.shown)
 		s.scratch = v
 	}
-	for id, svc := range s.byID {
-		if svc.plan != nil {
-			continue
+}
+
+// forget drops endpoints and services of which neither the plan nor any reading
+// knows.
+func (s *state) forget() {
+	for id, e := range s.endpoints {
+		if _, ok := s.kernel.Endpoints[id]; !ok && !e.listed && !s.http.hasEndpoint(id) {
+			delete(s.endpoints, id)
 		}
-		if _, ok := s.kernel.Services[id]; !ok {
+	}
+	for id, svc := range s.byID {
+		if _, ok := s.kernel.Services[id]; !ok && svc.plan == nil && !s.http.hasService(id) {
 			delete(s.byID, id)
 		}
 	}

@@ -19,7 +19,6 @@ type state struct {
 	scratch  []uint64
 	kernel   Kernel // the last good reading
 	http     HTTP
-	restHTTP []uint64 // of endpoints of the service other
 	readErrs uint64
 
 	endpoints    map[lb.EndpointID]*endpoint
@@ -40,8 +39,7 @@ func newState(src *Sources) *state {
 	s.other.traffic.shown = make([]uint64, s.trafficLen())
 	s.other.probes.shown = make([]uint64, s.probesLen())
 	s.other.ejected.shown = make([]uint64, 1)
-	s.other.http.shown = make([]uint64, s.httpLen())
-	s.restHTTP = make([]uint64, s.httpEndpointLen())
+	s.other.http[0].shown = make([]uint64, s.httpLen())
 	// A histogram is its finite buckets, +Inf, sum and count.
 	kernelHistogram := len(src.Kernel.Bounds) + 3
 	s.budget.cost = [blocks]int{
@@ -84,41 +82,50 @@ func (s *state) update() {
 	s.settleProbes()
 	s.settleEjections()
 	s.settleHTTP()
+	s.forget()
 }
 
 func (s *state) markUsed() {
 	for id := range s.kernel.Services {
 		if svc := s.byID[id]; svc != nil {
-			svc.used = true
+			svc.used, svc.carried = true, true
 		}
 	}
 	for id := range s.kernel.Endpoints {
 		if e := s.endpointOf(id); e != nil {
-			e.service.used = true
+			e.service.used, e.service.carried = true, true
 		}
 	}
-	for id := range s.http.Services {
-		if svc := s.byID[id]; svc != nil {
-			svc.used = true
+	for _, part := range s.http.parts() {
+		for id := range part.Services {
+			if svc := s.byID[id]; svc != nil {
+				svc.used, svc.requests = true, true
+			}
 		}
 	}
 }
 
 // allotUsed gives series to services in use, then to their endpoints: those
-// with traffic first.
+// with traffic first. The forwarder's services have none of connections as long
+// as it carries them all.
 func (s *state) allotUsed() {
 	for _, svc := range s.order {
 		if svc.used {
 			s.allot(svc, blockState, limitService)
+		}
+		if svc.carried {
 			s.allot(svc, blockTraffic, limitService)
 		}
-	}
-	for _, busy := range [...]bool{true, false} {
-		for _, svc := range s.order {
-			if svc.used {
-				s.allotEndpoints(svc, busy)
-			}
+		if svc.requests {
+			s.allot(svc, blockHTTP, limitService)
 		}
+	}
+	for _, svc := range s.order {
+		s.allotEndpoints(svc, true)
+		s.allotHTTP(svc)
+	}
+	for _, svc := range s.order {
+		s.allotEndpoints(svc, false)
 	}
 }
 
@@ -138,6 +145,9 @@ func (s *state) allot(svc *service, b block, limit int) bool {
 }
 
 func (s *state) allotEndpoints(svc *service, busy bool) {
+	if !svc.carried {
+		return
+	}
 	for i := range svc.plan.Endpoints {
 		id := svc.plan.Endpoints[i].ID
 		if _, ok := s.kernel.Endpoints[id]; ok != busy {

@@ -11,7 +11,7 @@ import (
 func (x *exchange) decide(f route.Failure) route.Verdict {
 	return route.Decide(x.route.HTTP.Retry, route.Try{
 		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
-		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled,
+		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
 	}, &x.route.State.Budget, x.l.now)
 }
 
@@ -21,8 +21,11 @@ func (x *exchange) again(e *route.Endpoint, f route.Failure, v route.Verdict, an
 	x.route, x.task = x.l.p.table.Renew(x.c.vip, x.route, x.task)
 	x.choice.Task = x.task
 	if v == route.AgainFree {
+		// As if it had not been: the endpoint did nothing wrong.
 		x.tries--
-		x.leave(f, false)
+		x.freed = true
+		x.endpoint = nil
+		e.InFlight.Add(-1)
 		x.letGo()
 		return
 	}
@@ -58,7 +61,7 @@ func (x *exchange) leave(f route.Failure, answered bool) {
 	}
 	e.Counters.Done(status, -1, time.Duration(x.l.clock()-x.tryBegan), x.body.bytes, x.reply.bytes)
 	switch {
-	case answered && status < 500:
+	case answered && f == route.NoFailure && status < 500:
 		if s, ok := x.l.p.runs.Succeeded(x.task.ID, e, time.Now()); ok {
 			x.l.p.strike(s)
 		}

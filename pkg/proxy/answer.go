@@ -82,6 +82,7 @@ func (x *exchange) failed(f route.Failure, v route.Verdict) ending {
 	if v != route.NotRetriable {
 		x.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
 	}
+	x.leave(f, false)
 	switch f {
 	case route.ConnectFailed:
 		return x.refuse(503, reasonConnect)
@@ -93,6 +94,7 @@ func (x *exchange) failed(f route.Failure, v route.Verdict) ending {
 
 func (x *exchange) malformed() ending {
 	x.committed = false
+	x.leave(route.Malformed, false)
 	x.l.drain(&x.reply)
 	return x.refuse(502, reasonMalformed)
 }

@@ -8,6 +8,7 @@ const (
 	mediumBuffer = 16 << 10
 	scratchSize  = 256 << 10
 	maxHead      = 64 << 10 // of a message; 431 or 502 above it
+	tooLarge     = maxHead + 1
 	maxReplay    = 64 << 10 // of a request body, kept so that it can be sent again
 	turnBytes    = 128 << 10
 	slowRead     = 16 << 10 // what is read at once for a peer that takes it slowly

@@ -86,7 +86,7 @@ func (c *client) begins() bool {
 		if len(x.req) < maxHead {
 			return false
 		}
-		size, x.large = len(x.req), true
+		size = tooLarge
 	}
 	x.size = size
 	c.timer.stop()

@@ -25,7 +25,6 @@ type exchange struct {
 	head    http1.Message
 	first   bool // of its connection
 	slow    bool // its head took too long
-	large   bool // its head is too large
 
 	// What the endpoint gets: the head rebuilt and, as long as it can be sent
 	// again, the body so far.
@@ -56,6 +55,7 @@ type exchange struct {
 	tries    uint8
 	retries  uint8
 	pooled   bool            // the present connection had been used before
+	freed    bool            // a try was on a connection that died in its pool; the others are on new ones
 	endpoint *route.Endpoint // of the present try
 	host     netip.AddrPort  // of the latest try
 	tryBegan int64
@@ -141,8 +141,8 @@ func (x *exchange) reset() {
 	x.out = l.shrink(x.out)
 	x.resp = l.shrink(x.resp)
 	x.size, x.scanned, x.after, x.sent, x.respScan = 0, 0, 0, 0, 0
-	x.first, x.slow, x.large, x.replayable, x.committed, x.keep = false, false, false, false, false, false
-	x.stale, x.deaf, x.tunnelled, x.pooled, x.ours = false, false, false, false, false
+	x.first, x.slow, x.replayable, x.committed, x.keep = false, false, false, false, false
+	x.stale, x.deaf, x.tunnelled, x.pooled, x.freed, x.ours = false, false, false, false, false, false
 	x.head.Size, x.headLen, x.retries = 0, 0, 0
 	x.host = netip.AddrPort{}
 	x.route, x.task, x.endpoint = nil, nil, nil
@@ -199,7 +199,7 @@ func (x *exchange) next() bool {
 		if len(x.req) > 0 {
 			size, next := http1.FindEnd(x.req, x.scanned)
 			if size == 0 && len(x.req) >= maxHead {
-				size, x.large = len(x.req), true
+				size = tooLarge
 			}
 			if size > 0 {
 				x.size = size

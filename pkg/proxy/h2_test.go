@@ -28,8 +28,14 @@ import (
 // serveH2 starts a server that speaks HTTP/2 with prior knowledge only.
 func serveH2(tb testing.TB, h http.HandlerFunc) string {
 	tb.Helper()
+	return serveH2Conn(tb, func(net.Conn) http.HandlerFunc { return h })
+}
+
+// serveH2Conn is the same with a handler for each connection.
+func serveH2Conn(tb testing.TB, handler func(net.Conn) http.HandlerFunc) string {
+	tb.Helper()
 	s := &http2.Server{}
-	return raw(tb, func(c net.Conn) { s.ServeConn(c, &http2.ServeConnOpts{Handler: h}) })
+	return raw(tb, func(c net.Conn) { s.ServeConn(c, &http2.ServeConnOpts{Handler: handler(c)}) })
 }
 
 // h2client is a client with one HTTP/2 connection.

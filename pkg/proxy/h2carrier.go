@@ -24,6 +24,7 @@ type h2Request struct {
 	endpoint *route.Endpoint
 	host     *route.Endpoint // of the latest try
 	pooled   bool
+	freed    bool // a try was on a connection that had died in its pool
 	start    int64
 	tryBegan int64
 	moved    int64 // bytes when idleness was looked at last
@@ -99,7 +100,6 @@ func (q *h2Request) connect() {
 		q.dialing = u
 		return
 	}
-	u.used = true
 	u.timer.stop()
 	q.x.Connected(u.session)
 }
@@ -117,14 +117,20 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	if e == nil { // there was none to try
 		return false
 	}
-	q.leave(failure, 0)
 	v := route.Decide(q.route.HTTP.Retry, route.Try{
-		Failure: failure, Idempotent: idempotent(x.Method), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled,
+		Failure: failure, Idempotent: idempotent(x.Method), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
 	}, &q.route.State.Budget, l.now)
-	switch v {
-	case route.AgainFree:
+	if v == route.AgainFree {
+		// As if it had not been: the endpoint did nothing wrong.
 		q.tries--
+		q.freed = true
+		q.endpoint = nil
+		e.InFlight.Add(-1)
+		q.release()
 		return true
+	}
+	q.leave(failure, 0)
+	switch v {
 	case route.Again:
 		q.retries++
 		q.choice.Tried = append(q.choice.Tried, e)
@@ -165,6 +171,10 @@ func (q *h2Request) leave(f route.Failure, status int) {
 			p.strike(s)
 		}
 	}
+	q.release()
+}
+
+func (q *h2Request) release() {
 	if q.up != nil {
 		q.up.released()
 		q.up = nil
@@ -241,7 +251,7 @@ func (q *h2Request) log(took time.Duration) {
 	e := &q.l.entry
 	*e = accesslog.Entry{
 		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
-		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1, StreamID: x.Client().ID,
+		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1,
 		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
 	}
 	if q.host != nil {

@@ -55,7 +55,7 @@ func (u *h2Upstream) event() {
 		u.failed()
 		return
 	}
-	u.dialing = false
+	u.dialing, u.used = false, true // by those that wait for it
 	u.h2Conn = u.l.newH2(&u.sock, h2.Config{}, u)
 	waiting := u.waiting
 	u.waiting = nil

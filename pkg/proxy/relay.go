@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"connectd/pkg/proxy/http1"
+	"connectd/pkg/proxy/route"
 )
 
 // relay passes the answer on to the client. From here on nothing can be tried
@@ -20,6 +21,7 @@ func (x *exchange) relay() ending {
 		moved := x.l.move(&x.reply)
 		switch moved {
 		case flowCut, flowBad:
+			x.leave(route.Reset, true)
 			return endReset
 		case flowBroken:
 			return x.gone()

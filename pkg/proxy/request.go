@@ -10,7 +10,7 @@ func (x *exchange) read() (ending, bool) {
 	if x.slow {
 		return x.refuse(408, reasonSlow), false
 	}
-	if x.large || x.size > maxHead {
+	if x.size > maxHead {
 		return x.refuse(431, reasonHeadTooLarge), false
 	}
 	if err := x.head.ParseRequest(x.req[:x.size]); err != nil {

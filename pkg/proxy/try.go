@@ -36,11 +36,12 @@ func (x *exchange) connect(e *route.Endpoint) (*upstream, route.Failure) {
 		// and what was sent then cannot be sent again.
 		most = freshIdle
 	}
-	u := l.pooled(x.c.seat, e, most)
-	if u != nil {
-		x.take(u)
-		x.pooled = true
-		return u, route.NoFailure
+	if !x.freed {
+		if u := l.pooled(x.c.seat, e, most); u != nil {
+			x.take(u)
+			x.pooled = true
+			return u, route.NoFailure
+		}
 	}
 	x.pooled = false
 	u, err := l.dial(x.c.seat, e)

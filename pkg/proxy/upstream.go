@@ -14,6 +14,7 @@ import (
 type upstream struct {
 	sock
 	l        *loop
+	seat     *seat
 	pool     *pool
 	endpoint *route.Endpoint
 	used     bool  // carried a request before
@@ -108,7 +109,13 @@ func (u *upstream) close() {
 	}
 	u.timer.stop()
 	u.endpoint.Open.Add(-1)
-	u.l.drop(&u.sock)
+	if u.seat.closed.Load() {
+		// A namespace that goes may have lost its link, and a socket that
+		// waits there to see its end confirmed would keep it for minutes.
+		u.l.reset(&u.sock)
+	} else {
+		u.l.drop(&u.sock)
+	}
 	delete(u.l.upstreams, u)
 }
 
@@ -124,7 +131,7 @@ func (l *loop) sweepPools() {
 // dial begins a connection; it is established, or has failed, when it becomes
 // writable.
 func (l *loop) dial(s *seat, e *route.Endpoint) (*upstream, error) {
-	u := &upstream{l: l, endpoint: e}
+	u := &upstream{l: l, seat: s, endpoint: e}
 	u.owner = u
 	if err := l.dialInto(&u.sock, s, e); err != nil {
 		return nil, err

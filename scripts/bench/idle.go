@@ -21,7 +21,7 @@ func measureIdle(ctx context.Context, st *stage, s scale) ([]row, error) {
 		{"HTTP/1.1", frontHTTP, atMost(2)},
 		{"HTTP/2", frontHTTP2, atMost(24)},
 	} {
-		// A daemon that has carried loads would have memory to spare.
+		// A daemon that has carried HTTP/1.1 would have memory to spare.
 		if err := st.restart(ctx); err != nil {
 			return rows, err
 		}

@@ -29,17 +29,17 @@ type Entry struct {
 	Duration     time.Duration
 	UpstreamTime time.Duration  // until the endpoint's response head; negative: none came
 	UpstreamHost netip.AddrPort // zero: no endpoint was tried
-	StreamID     uint32         // HTTP/2
-	GRPCStatus   int            // negative: none
+	GRPCStatus   int            // negative: none; AppGRPC only
 	Tries        int
 }
 
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// Append appends an entry's line, with its newline. The fields and their order
-// are Envoy's as Service Connect configures them; where a request took more
-// than one try a last field says how many, which readers of Service Connect's
-// lines skip.
+// Append appends an entry's line, with its newline. The fields, their order and
+// the types of JSON values are those of Envoy under Service Connect's formats
+// (docs/configuration.md). Where a request took more than one try a last field
+// says how many: readers of Service Connect's lines skip what follows those
+// they know.
 func Append(dst []byte, c lb.AccessLog, e *Entry) []byte {
 	if c.Format == lb.LogJSON {
 		return appendJSON(dst, c, e)
@@ -55,9 +55,13 @@ func appendText(dst []byte, c lb.AccessLog, e *Entry) []byte {
 	dst = append(dst, ' ')
 	dst = textOr(dst, e.path(c))
 	dst = append(dst, ' ')
-	dst = append(dst, e.Protocol...)
+	dst = append(dst, e.protocol()...)
 	dst = append(dst, `" `...)
 	dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	if e.Kind == lb.AppGRPC {
+		dst = append(dst, ' ')
+		dst = appendGRPC(dst, e.GRPCStatus, "-")
+	}
 	for _, n := range [...]int64{e.Received, e.Sent, e.Duration.Milliseconds()} {
 		dst = append(dst, ' ')
 		dst = strconv.AppendInt(dst, n, 10)
@@ -80,78 +84,16 @@ func appendText(dst []byte, c lb.AccessLog, e *Entry) []byte {
 		dst = append(dst, '-')
 	}
 	dst = append(dst, '"')
+	if e.Kind != lb.AppHTTP {
+		dst = append(dst, ` "`...)
+		dst = textOr(dst, e.streamID())
+		dst = append(dst, '"')
+	}
 	if e.Tries > 1 {
 		dst = append(dst, " tries="...)
 		dst = strconv.AppendInt(dst, int64(e.Tries), 10)
 	}
 	return append(dst, '\n')
-}
-
-func appendJSON(dst []byte, c lb.AccessLog, e *Entry) []byte {
-	dst = append(dst, `{"start_time":"`...)
-	dst = e.Start.UTC().AppendFormat(dst, timeFormat)
-	dst = append(dst, `","method":`...)
-	dst = quotedOrNull(dst, e.Method)
-	dst = append(dst, `,"path":`...)
-	dst = quotedOrNull(dst, e.path(c))
-	dst = append(dst, `,"protocol":"`...)
-	dst = append(dst, e.Protocol...)
-	dst = append(dst, `","response_code":`...)
-	dst = strconv.AppendInt(dst, int64(e.Status), 10)
-	dst = append(dst, `,"bytes_received":`...)
-	dst = strconv.AppendInt(dst, e.Received, 10)
-	dst = append(dst, `,"bytes_sent":`...)
-	dst = strconv.AppendInt(dst, e.Sent, 10)
-	if e.Kind == lb.AppHTTP {
-		dst = append(dst, `,"duration_ms":`...)
-	} else {
-		dst = append(dst, `,"duration":`...)
-	}
-	dst = strconv.AppendInt(dst, e.Duration.Milliseconds(), 10)
-	dst = append(dst, `,"upstream_service_time":`...)
-	if e.UpstreamTime < 0 {
-		dst = append(dst, "null"...)
-	} else {
-		// A string, for Envoy takes it from a header.
-		dst = append(dst, '"')
-		dst = strconv.AppendInt(dst, e.UpstreamTime.Milliseconds(), 10)
-		dst = append(dst, '"')
-	}
-	for _, f := range [...]struct {
-		key   string
-		value []byte
-	}{
-		{`,"forwarded_for":`, e.ForwardedFor}, {`,"user_agent":`, e.UserAgent},
-		{`,"request_id":`, e.RequestID}, {`,"authority":`, e.Authority},
-	} {
-		dst = append(dst, f.key...)
-		dst = quotedOrNull(dst, f.value)
-	}
-	dst = append(dst, `,"upstream_host":`...)
-	if e.UpstreamHost.IsValid() {
-		dst = append(dst, '"')
-		dst = e.UpstreamHost.AppendTo(dst)
-		dst = append(dst, '"')
-	} else {
-		dst = append(dst, "null"...)
-	}
-	if e.Kind != lb.AppHTTP {
-		dst = append(dst, `,"stream_id":`...)
-		dst = strconv.AppendUint(dst, uint64(e.StreamID), 10)
-	}
-	if e.Kind == lb.AppGRPC {
-		dst = append(dst, `,"grpc_status":`...)
-		if e.GRPCStatus < 0 {
-			dst = append(dst, "null"...)
-		} else {
-			dst = strconv.AppendInt(dst, int64(e.GRPCStatus), 10)
-		}
-	}
-	if e.Tries > 1 {
-		dst = append(dst, `,"tries":`...)
-		dst = strconv.AppendInt(dst, int64(e.Tries), 10)
-	}
-	return append(dst, "}\n"...)
 }
 
 // path is without its query unless the service says otherwise: queries carry
@@ -168,20 +110,41 @@ func (e *Entry) path(c lb.AccessLog) []byte {
 	return e.Path
 }
 
+// protocol is "-" when it is not known, in JSON too.
+func (e *Entry) protocol() string {
+	if e.Protocol == "" {
+		return "-"
+	}
+	return e.Protocol
+}
+
+// streamID is Envoy's: not a number of HTTP/2, but what tells the request from
+// all others, which is its x-request-id.
+func (e *Entry) streamID() []byte { return e.RequestID }
+
+// grpcNames are Envoy's words for the statuses 0 to 16.
+var grpcNames = [...]string{
+	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+	"ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable",
+	"DataLoss", "Unauthenticated",
+}
+
+// appendGRPC writes a status by name, one without a name by number.
+func appendGRPC(dst []byte, status int, none string) []byte {
+	switch {
+	case status < 0:
+		return append(dst, none...)
+	case status < len(grpcNames):
+		return append(dst, grpcNames[status]...)
+	}
+	return strconv.AppendInt(dst, int64(status), 10)
+}
+
 func textOr(dst, text []byte) []byte {
 	if len(text) == 0 {
 		return append(dst, '-')
 	}
 	return escape(dst, text)
-}
-
-func quotedOrNull(dst, text []byte) []byte {
-	if len(text) == 0 {
-		return append(dst, "null"...)
-	}
-	dst = append(dst, '"')
-	dst = escape(dst, text)
-	return append(dst, '"')
 }
 
 const hex = "0123456789abcdef"
@@ -190,26 +153,39 @@ const hex = "0123456789abcdef"
 // whatever a client sends.
 func escape(dst, text []byte) []byte {
 	for len(text) > 0 {
-		b := text[0]
-		switch {
+		n := plain(text)
+		dst, text = append(dst, text[:n]...), text[n:]
+		if len(text) == 0 {
+			break
+		}
+		n = 1
+		switch b := text[0]; {
 		case b == '"' || b == '\\':
 			dst = append(dst, '\\', b)
-		case b < ' ' || b == 0x7f:
-			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 		case b < utf8.RuneSelf:
-			dst = append(dst, b)
+			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
 		default:
-			r, n := utf8.DecodeRune(text)
-			// Line separators end a line for some readers.
-			if r == utf8.RuneError && n == 1 || r == '\u2028' || r == '\u2029' || r == '\u0085' {
+			var r rune
+			r, n = utf8.DecodeRune(text)
+			// C1 controls mean something to a terminal, and line separators end
+			// a line for some readers.
+			if r == utf8.RuneError && n == 1 || r < 0xa0 || r == '\u2028' || r == '\u2029' {
 				dst = append(dst, "\ufffd"...)
 			} else {
 				dst = append(dst, text[:n]...)
 			}
-			text = text[n:]
-			continue
 		}
-		text = text[1:]
+		text = text[n:]
 	}
 	return dst
+}
+
+// plain is how much of text can be written as it is: nearly always all of it.
+func plain(text []byte) int {
+	for i, b := range text {
+		if b < ' ' || b >= 0x7f || b == '"' || b == '\\' {
+			return i
+		}
+	}
+	return len(text)
 }

@@ -1,10 +1,11 @@
 package accesslog
 
 import (
-	"context"
+	"cmp"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,88 +17,76 @@ const (
 	queueBytes  = 1 << 20          // of lines that wait to be written to one file
 	writeEvery  = time.Second / 10 // how long a line may wait for others
 	closeWithin = 2 * time.Second  // what is left then is dropped
-	retryEvery  = time.Second      // opening a file that could not be opened
-	maxLine     = 200 << 10        // of memory a sink keeps for one line
 )
 
 // Logs are the access logs of all services. Services with the same path share
-// a file.
+// a file. All methods may be called at once.
 type Logs struct {
-	log    *slog.Logger
-	stdout io.Writer
-	lines  atomic.Uint64
-	drops  atomic.Uint64
+	log   *slog.Logger
+	open  func(path string) (io.WriteCloser, error)
+	lines atomic.Uint64
+	drops atomic.Uint64
 
-	mu    sync.RWMutex
+	mu    sync.RWMutex // guards the following
 	sinks map[string]*sink
 	ended bool
 	wg    sync.WaitGroup
 }
 
-// sink is one file.
-type sink struct {
-	path string
-	logs *Logs
-	wake chan struct{} // an element when there is something to write
-	stop chan struct{}
-
-	mu    sync.Mutex
-	queue []byte // lines to be written
-	count uint64 // of them
-	spare []byte // the other buffer
-
-	reopen atomic.Bool
+// Failure is a file that takes no lines.
+type Failure struct {
+	Path string
+	Err  error
 }
 
 // New returns Logs that write nothing yet. Close ends them.
 func New(log *slog.Logger) *Logs {
-	return &Logs{log: log, stdout: os.Stdout, sinks: make(map[string]*sink)}
+	return &Logs{log: log, open: openFile, sinks: make(map[string]*sink)}
 }
 
 // Log takes an entry. It never waits for a file: when a file is so slow that a
 // megabyte of lines waits for it, the entry is dropped and counted.
 func (l *Logs) Log(c lb.AccessLog, e *Entry) {
-	s := l.sink(c.Path)
-	if s == nil {
+	if s := l.sink(c.Path); s == nil || !s.add(c, e) {
 		l.drops.Add(1)
-		return
-	}
-	s.mu.Lock()
-	first := len(s.queue) == 0
-	if len(s.queue) >= queueBytes {
-		s.mu.Unlock()
-		l.drops.Add(1)
-		return
-	}
-	s.queue = Append(s.queue, c, e)
-	s.count++
-	s.mu.Unlock()
-	if first {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
 	}
 }
 
-// Lines and Dropped are how many entries were written and how many were not.
-func (l *Logs) Lines() uint64   { return l.lines.Load() }
+// Lines is how many entries were written.
+func (l *Logs) Lines() uint64 { return l.lines.Load() }
+
+// Dropped is how many entries were not and will not be.
 func (l *Logs) Dropped() uint64 { return l.drops.Load() }
 
-// Reopen has every file opened anew, after somebody has moved it away.
+// Failing returns the files that could not be written when that was last tried,
+// within a minute, sorted by path.
+func (l *Logs) Failing() []Failure {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var out []Failure
+	for path, s := range l.sinks {
+		if err := s.failure.Load(); err != nil {
+			out = append(out, Failure{path, *err})
+		}
+	}
+	slices.SortFunc(out, func(a, b Failure) int { return cmp.Compare(a.Path, b.Path) })
+	return out
+}
+
+// Reopen has every file opened anew, after somebody has moved it away. What is
+// logged from now on is not written to the old one.
 func (l *Logs) Reopen() {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for _, s := range l.sinks {
 		s.reopen.Store(true)
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.signal()
 	}
 }
 
-// Close writes what waits, for two seconds at most.
+// Close writes what waits. After two seconds it gives up on files that take
+// nothing, such as a pipe that is not read, and returns
+// os.ErrDeadlineExceeded.
 func (l *Logs) Close() error {
 	l.mu.Lock()
 	if !l.ended {
@@ -112,16 +101,17 @@ func (l *Logs) Close() error {
 		l.wg.Wait()
 		close(done)
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-	defer cancel()
+	timer := time.NewTimer(closeWithin)
+	defer timer.Stop()
 	select {
 	case <-done:
 		return nil
-	case <-ctx.Done():
-		return os.ErrDeadlineExceeded // a reader of a pipe that does not read
+	case <-timer.C:
+		return os.ErrDeadlineExceeded
 	}
 }
 
+// sink returns that of a path; nil after Close.
 func (l *Logs) sink(path string) *sink {
 	l.mu.RLock()
 	s := l.sinks[path]

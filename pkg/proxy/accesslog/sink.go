@@ -1,120 +1,128 @@
 package accesslog
 
 import (
-	"errors"
-	"io"
-	"os"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"connectd/pkg/lb"
 )
 
-// writer is the file of a sink, open or not.
-type writer struct {
-	*sink
-	file    *os.File // nil: not open
-	retry   time.Time
-	failure string // what was logged last
+const (
+	// maxLine is of memory that is kept for one line: a head of 64 KiB whose
+	// every byte is escaped, mostly.
+	maxLine = 200 << 10
+	// idleAfter is when a file that nothing is written to is closed and its
+	// buffers are let go: paths of former services would hold them for ever.
+	idleAfter = time.Minute
+)
+
+// sink is one file and the lines that wait for it.
+type sink struct {
+	path    string
+	logs    *Logs
+	wake    chan struct{} // an element when there is something to do
+	stop    chan struct{}
+	reopen  atomic.Bool
+	failure atomic.Pointer[error] // of the last write; nil: it went well, or was long ago
+
+	mu    sync.Mutex // guards the following
+	queue []byte     // lines to be written
+	count uint64     // of them
+	spare []byte     // the other buffer
+	ended bool       // nobody will write any more
+}
+
+// add says whether there was room.
+func (s *sink) add(c lb.AccessLog, e *Entry) bool {
+	s.mu.Lock()
+	before := len(s.queue)
+	if before >= queueBytes || s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.queue = Append(s.queue, c, e)
+	s.count++
+	after := len(s.queue)
+	s.mu.Unlock()
+	// A queue that is half full is not to wait until it is full.
+	if before == 0 || before < queueBytes/2 && after >= queueBytes/2 {
+		s.signal()
+	}
+	return true
+}
+
+func (s *sink) halfFull() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) >= queueBytes/2
+}
+
+func (s *sink) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what waits. It is given back with release.
+func (s *sink) take(last bool) (lines []byte, count uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lines, count = s.queue, s.count
+	s.queue, s.count, s.spare = s.spare[:0], 0, nil
+	s.ended = last
+	return lines, count
+}
+
+func (s *sink) release(lines []byte) {
+	if cap(lines) > queueBytes+maxLine {
+		lines = nil // one long line must not be kept for ever
+	}
+	s.mu.Lock()
+	s.spare = lines[:0]
+	s.mu.Unlock()
+}
+
+// shrink lets go of buffers that nothing waits in.
+func (s *sink) shrink() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		s.queue, s.spare = nil, nil
+	}
 }
 
 // run writes until the sink is stopped, and then what is left.
 func (s *sink) run() {
 	w := &writer{sink: s}
 	defer w.closeFile()
-	timer := time.NewTimer(writeEvery)
-	defer timer.Stop()
+	idle := time.NewTimer(idleAfter)
+	defer idle.Stop()
+	together := time.NewTimer(writeEvery)
+	defer together.Stop()
 	for {
+		idle.Reset(idleAfter)
 		select {
 		case <-s.stop:
-			w.flush()
+			w.flush(true)
 			return
+		case <-idle.C:
+			w.closeFile()
+			s.shrink()
+			s.failure.Store(nil) // of a path that nobody logs to any more, perhaps
+			continue
 		case <-s.wake:
 		}
-		if s.reopen.Swap(false) {
-			w.closeFile()
+		if !s.halfFull() {
+			// Lines that come close together are written at once.
+			together.Reset(writeEvery)
+			select {
+			case <-s.stop:
+			case <-together.C:
+			case <-s.wake:
+			}
 		}
-		// Lines that come close together are written at once.
-		timer.Reset(writeEvery)
-		select {
-		case <-s.stop:
-		case <-timer.C:
-		}
-		w.flush()
+		w.flush(false)
 	}
 }
-
-// flush writes what waits. What the file does not take is dropped.
-func (w *writer) flush() {
-	w.mu.Lock()
-	lines, count := w.queue, w.count
-	w.queue, w.count = w.spare[:0], 0
-	w.spare = nil
-	w.mu.Unlock()
-	if len(lines) > 0 {
-		if err := w.write(lines); err != nil {
-			w.logs.drops.Add(count)
-			w.failed(err)
-			w.closeFile()
-		} else {
-			w.logs.lines.Add(count)
-			w.recovered()
-		}
-	}
-	if cap(lines) > queueBytes+maxLine {
-		lines = nil // one long line must not be kept for ever
-	}
-	w.mu.Lock()
-	w.spare = lines[:0]
-	w.mu.Unlock()
-}
-
-func (w *writer) write(lines []byte) error {
-	out, err := w.open()
-	if err != nil {
-		return err
-	}
-	_, err = out.Write(lines)
-	return err
-}
-
-func (w *writer) open() (io.Writer, error) {
-	if w.path == "-" {
-		return w.logs.stdout, nil
-	}
-	if w.file != nil {
-		return w.file, nil
-	}
-	if time.Now().Before(w.retry) {
-		return nil, errWaiting
-	}
-	f, err := os.OpenFile(w.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
-	if err != nil {
-		w.retry = time.Now().Add(retryEvery)
-		return nil, err
-	}
-	w.file = f
-	return f, nil
-}
-
-func (w *writer) closeFile() {
-	if w.file != nil {
-		w.file.Close()
-		w.file = nil
-	}
-}
-
-// failed logs a new kind of trouble once.
-func (w *writer) failed(err error) {
-	if err == errWaiting || err.Error() == w.failure {
-		return
-	}
-	w.failure = err.Error()
-	w.logs.log.Error("write access log, dropping entries", "path", w.path, "error", err)
-}
-
-func (w *writer) recovered() {
-	if w.failure != "" {
-		w.failure = ""
-		w.logs.log.Info("access log is written again", "path", w.path)
-	}
-}
-
-var errWaiting = errors.New("waiting to open the file again")

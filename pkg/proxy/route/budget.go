@@ -13,7 +13,7 @@ import (
 // (Finagle's RetryBudget, and linkerd's, with the same constants.)
 type Budget struct {
 	held atomic.Int64 // thousandths of a retry
-	last atomic.Int64 // when the seconds were last put in, nanoseconds
+	last atomic.Int64 // when time was last counted, nanoseconds and one
 }
 
 const (
@@ -26,13 +26,9 @@ const (
 func (b *Budget) Deposit(r lb.Retry, now int64) {
 	b.refill(r, now)
 	share := int64(r.BudgetPercent) * one / 100
-	if share == 0 {
-		return
-	}
-	// Bounded, so that hours without a retry do not allow a storm of them. How
-	// much 10 seconds of requests put in is not known here: a thousand retries
+	// Ten seconds of many requests would still allow a storm: a thousand retries
 	// are more than a node that is well needs.
-	if b.held.Load() < 1000*one {
+	if share > 0 && b.held.Load() < 1000*one {
 		b.held.Add(share)
 	}
 }
@@ -47,22 +43,28 @@ func (b *Budget) Take(r lb.Retry, now int64) bool {
 	return false
 }
 
-// refill puts in what the seconds since the last time are worth, at most ten of
-// them. It begins full.
+// refill does what time does: the seconds put in what they are worth, up to ten
+// of them, and what requests have put in beyond that fades over ten seconds. So
+// hours of requests without a retry allow no more of them than ten seconds do.
+// A budget begins full.
 func (b *Budget) refill(r lb.Retry, now int64) {
-	floor := int64(r.BudgetFloor) * one
+	now++ // of last, 0 is a budget that has not begun
 	last := b.last.Load()
-	if floor == 0 || now-last < second/100 && last != 0 {
+	if now-last < second/100 && last != 0 {
 		return
 	}
 	if !b.last.CompareAndSwap(last, now) {
 		return // another goroutine does
 	}
-	due := floor * budgetSeconds
-	if last != 0 && now-last < budgetSeconds*second {
-		due = floor * (now - last) / second
+	past := budgetSeconds * second
+	if last != 0 {
+		past = min(past, now-last)
 	}
-	if held := b.held.Load(); held < floor*budgetSeconds {
-		b.held.Add(min(due, floor*budgetSeconds-held))
+	full := int64(r.BudgetFloor) * one * budgetSeconds
+	held := b.held.Load()
+	if held < full {
+		b.held.Add(min(full*past/(budgetSeconds*second), full-held))
+	} else {
+		b.held.Add(-(held - full) * past / (budgetSeconds * second))
 	}
 }

@@ -38,7 +38,7 @@ func (c *Counters) Done(status, grpc int, took time.Duration, received, sent int
 		c.GRPC[min(grpc, grpcStatuses-1)].Add(1)
 	}
 	us := uint64(max(0, took.Microseconds()))
-	// Bucket n holds what is at most 2^(n+shift) microseconds.
+	// Bucket n holds what is below 2^(n+shift) microseconds.
 	c.Duration[min(bits.Len64(us>>shift), Buckets-1)].Add(1)
 	c.Sum.Add(us)
 	if received > 0 {

@@ -25,6 +25,7 @@ type Try struct {
 	Replayable      bool // all that was sent of its body can be sent again
 	ResponseStarted bool // the client has got something of a response
 	Pooled          bool // the connection had carried a request before
+	Freed           bool // AgainFree was said of the request already
 	Tries           uint8
 }
 
@@ -60,9 +61,10 @@ func Decide(r lb.Retry, t Try, b *Budget, now int64) Verdict {
 		return NotIdempotent
 	case !t.Replayable:
 		return BodyTooLarge
-	case t.Pooled && (t.Failure == Reset || t.Failure == Unsent):
+	case t.Pooled && !t.Freed && (t.Failure == Reset || t.Failure == Unsent):
 		// Its endpoint closed it while it was idle, most likely, and another
-		// connection to the same endpoint would have done.
+		// connection to the same endpoint would have done. Once: a request
+		// that kills its server would go through a whole pool.
 		return AgainFree
 	case t.Tries > r.Attempts:
 		return NoAttempts

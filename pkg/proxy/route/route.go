@@ -51,34 +51,35 @@ type Endpoint struct {
 	runs atomic.Int32 // runs of failures, see Runs
 }
 
-// route builds a service's route.
-func (t *Table) route(state *Service, s *plan.Service) *Route {
+// active is how much an endpoint has to do.
+func (e *Endpoint) active() uint32 { return uint32(max(0, e.Open.Load(), e.InFlight.Load())) }
+
+// newRoute builds the route of a service whose endpoints are given in its order.
+func newRoute(state *Service, s *plan.Service, endpoints []*Endpoint) *Route {
 	r := &Route{Service: s, State: state, Authority: []byte(s.Name.FQDN())}
-	byID := make(map[lb.EndpointID]*Endpoint, len(s.Endpoints))
-	for i := range s.Endpoints {
-		p := &s.Endpoints[i]
-		e := t.endpoints[p.ID]
-		if e == nil || e.Address != p.Address {
-			e = &Endpoint{ID: p.ID, Address: p.Address}
-			t.endpoints[p.ID] = e
-		}
-		e.weight.Store(max(1, int64(p.Weight)))
-		byID[p.ID] = e
+	byID := make(map[lb.EndpointID]*Endpoint, len(endpoints))
+	for _, e := range endpoints {
+		byID[e.ID] = e
 	}
 	r.v4, r.v6 = resolve(s.SlotsV4, byID), resolve(s.SlotsV6, byID)
 	return r
 }
 
 func resolve(ids []lb.EndpointID, byID map[lb.EndpointID]*Endpoint) (c choices) {
-	seen := make(map[lb.EndpointID]bool, len(byID))
+	if len(ids) == 0 {
+		return c
+	}
+	c.slots = make([]*Endpoint, 0, len(ids))
+	seen := make(map[*Endpoint]bool, len(byID))
 	for _, id := range ids {
 		e := byID[id]
 		if e == nil {
 			continue
 		}
 		c.slots = append(c.slots, e)
-		if !seen[id] {
-			seen[id] = true
+		// Tables repeat few endpoints many times.
+		if len(c.each) < len(byID) && !seen[e] {
+			seen[e] = true
 			c.each = append(c.each, e)
 		}
 	}
@@ -139,39 +140,53 @@ func (e *Endpoint) lighter(o *Endpoint) bool {
 // endpoint is: weights still count among them.
 const steps = 8
 
+// usable is the chosen endpoint e of slot i, or the nearest that w does not
+// speak against.
 func (c *choices) usable(w *Choice, i uint32, e *Endpoint) (*Endpoint, bool) {
-	var avoided *Endpoint
+	var avoided *Endpoint // the first, so that weights count where all are
 	n := uint32(len(c.slots))
 	for k := range uint32(steps) {
 		if k > 0 {
 			e = c.slots[(i+k)%n]
 		}
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	at := int(i) % len(c.each)
 	for k := range c.each {
 		e := c.each[(at+k)%len(c.each)]
-		switch {
-		case slices.Contains(w.Tried, e):
-		case slices.Contains(w.Task.Avoid, e.ID):
-			avoided = e
-		default:
+		if w.takes(e, &avoided) {
 			return e, true
 		}
 	}
 	if avoided != nil {
 		return avoided, true // another one is tried before one that has failed
 	}
-	for _, e := range w.Tried {
-		if slices.Contains(c.each, e) {
+	for k, e := range w.Tried {
+		if !slices.Contains(w.Tried[k+1:], e) && slices.Contains(c.each, e) {
 			return e, false
 		}
 	}
 	return e, false
+}
+
+// takes says that e was neither tried nor is avoided. The first that is only
+// avoided is noted.
+func (w *Choice) takes(e *Endpoint, avoided **Endpoint) bool {
+	switch {
+	case slices.Contains(w.Tried, e):
+	case !w.avoids(e):
+		return true
+	case *avoided == nil:
+		*avoided = e
+	}
+	return false
+}
+
+// avoids bisects: each endpoint of a service that has failed is asked for, and
+// a task may avoid thousands.
+func (w *Choice) avoids(e *Endpoint) bool {
+	_, found := slices.BinarySearch(w.Task.Avoid, e.ID)
+	return found
 }

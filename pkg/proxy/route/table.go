@@ -16,33 +16,34 @@ import (
 // Table holds the routes of the plan in force. One goroutine publishes, any may
 // read; a reader never waits for more than a lookup.
 type Table struct {
-	vips  atomic.Pointer[map[netip.AddrPort]*slot]
-	tasks atomic.Pointer[map[lb.TaskID]*plan.Task]
+	vips  vipMap
+	tasks atomic.Pointer[[]*plan.Task] // by id
 
 	mu        sync.RWMutex // guards what follows
+	planned   *plan.Desired
 	services  map[lb.ServiceName]*entry
 	endpoints map[lb.EndpointID]*Endpoint
-	planned   []*plan.Task
+	leaving   map[*Endpoint]struct{} // those that no service names, with connections left
 }
-
-// slot is the route of one VIP. A service that changes keeps its slots, so the
-// map of thousands of them is copied only when VIPs come or go.
-type slot struct{ route atomic.Pointer[Route] }
 
 // entry is what the publisher remembers of a service.
 type entry struct {
-	planned *plan.Service
-	http    *lb.HTTP // the latest
-	state   *Service
-	vips    []netip.AddrPort
-	slots   []*slot
+	http      *lb.HTTP // the latest
+	state     *Service
+	vips      []netip.AddrPort
+	slot      *slot
+	endpoints []*Endpoint
 }
 
 // New returns an empty table.
 func New() *Table {
-	t := &Table{services: make(map[lb.ServiceName]*entry), endpoints: make(map[lb.EndpointID]*Endpoint)}
-	t.vips.Store(&map[netip.AddrPort]*slot{})
-	t.tasks.Store(&map[lb.TaskID]*plan.Task{})
+	t := &Table{
+		planned:   &plan.Desired{},
+		services:  make(map[lb.ServiceName]*entry),
+		endpoints: make(map[lb.EndpointID]*Endpoint),
+		leaving:   make(map[*Endpoint]struct{}),
+	}
+	t.tasks.Store(new([]*plan.Task))
 	return t
 }
 
@@ -50,14 +51,19 @@ func New() *Table {
 // are no more the forwarder's keep one: a client that is connected already is
 // served to its end.
 func (t *Table) Route(vip netip.AddrPort) *Route {
-	if s := (*t.vips.Load())[vip]; s != nil {
+	if s := t.vips.get(vip); s != nil {
 		return s.route.Load()
 	}
 	return nil
 }
 
 // Task returns a task of the plan, nil when it is gone.
-func (t *Table) Task(id lb.TaskID) *plan.Task { return (*t.tasks.Load())[id] }
+func (t *Table) Task(id lb.TaskID) *plan.Task {
+	if tasks := *t.tasks.Load(); int(id) < len(tasks) {
+		return tasks[id]
+	}
+	return nil
+}
 
 // Renew is the present state of what a request began with, for another try of
 // it. What has gone meanwhile stays as it was.
@@ -76,81 +82,92 @@ func Allows(task *plan.Task, r *Route) bool {
 	return task.Scope[r.NamespaceID/64]&(1<<(r.NamespaceID%64)) != 0
 }
 
-// Publish makes d the plan that is routed by. Its cost is that of what changed.
+// Publish makes d the plan that is routed by. Its cost is that of what changed,
+// and a comparison of pointers for each service.
 func (t *Table) Publish(d *plan.Desired) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.publishTasks(d.Tasks)
-	moved := false // some VIP came or went
-	seen := 0
-	for _, s := range d.Services {
-		e := t.services[s.Name]
-		if !routed(s, e) {
-			continue
+	vips := t.vips.edit()
+	prev, next := t.planned.Services, d.Services
+	for len(prev) > 0 || len(next) > 0 {
+		order := compare(prev, next)
+		switch {
+		case order < 0:
+			t.remove(vips, prev[0].Name)
+		case order > 0 || prev[0] != next[0]:
+			t.publishService(vips, next[0])
 		}
-		seen++
-		if e != nil && e.planned == s {
-			continue
+		if order <= 0 {
+			prev = prev[1:]
 		}
-		if e == nil || e.state.ID != s.ID {
-			t.forget(e)
-			e = &entry{state: &Service{Name: s.Name, ID: s.ID}}
-			t.services[s.Name] = e
+		if order >= 0 {
+			next = next[1:]
 		}
-		moved = t.update(e, s) || moved
 	}
-	if seen < len(t.services) {
-		moved = t.prune(d) || moved
-	}
-	if moved {
-		t.rebuild()
-	}
+	vips.publish()
+	t.planned = d
+	t.sweep()
 }
 
-// routed says whether a service is one that clients of the forwarder may be
-// connected to: it speaks HTTP, or did until now.
-func routed(s *plan.Service, before *entry) bool {
-	return s.Protocol == lb.TCP && (s.HTTP != nil || before != nil && before.state.ID == s.ID)
+// compare says which of two lists, sorted by name, has the next service.
+func compare(prev, next []*plan.Service) int {
+	switch {
+	case len(prev) == 0:
+		return 1
+	case len(next) == 0:
+		return -1
+	case prev[0] == next[0]:
+		return 0
+	}
+	return prev[0].Name.Compare(next[0].Name)
 }
 
 func (t *Table) publishTasks(tasks []*plan.Task) {
-	if slices.Equal(tasks, t.planned) {
+	if slices.Equal(tasks, t.planned.Tasks) {
 		return
 	}
-	t.planned = tasks
-	byID := make(map[lb.TaskID]*plan.Task, len(tasks))
+	var byID []*plan.Task
 	for _, task := range tasks {
+		for len(byID) <= int(task.ID) {
+			byID = append(byID, nil)
+		}
 		byID[task.ID] = task
 	}
 	t.tasks.Store(&byID)
 }
 
-// update gives a service its new route, and says whether its VIPs differ.
-func (t *Table) update(e *entry, s *plan.Service) (moved bool) {
-	gone := e.planned
-	e.planned = s
+// publishService gives a service that is new or has changed its route.
+func (t *Table) publishService(vips *vipEdit, s *plan.Service) {
+	e := t.services[s.Name]
+	if e != nil && (e.state.ID != s.ID || s.Protocol != lb.TCP) {
+		t.remove(vips, s.Name)
+		e = nil
+	}
+	if s.Protocol != lb.TCP || e == nil && s.HTTP == nil {
+		return
+	}
+	if e == nil {
+		e = &entry{state: &Service{Name: s.Name, ID: s.ID}, slot: new(slot)}
+		t.services[s.Name] = e
+	}
+	former := !s.Proxied()
 	if s.HTTP != nil {
 		e.http = s.HTTP
 	} else {
+		// It may have clients of the time when it spoke HTTP.
 		s = withHTTP(s, e.http)
 	}
-	r := t.route(e.state, s)
-	r.Former = !e.planned.Proxied()
-	if gone != nil {
-		t.dropEndpoints(gone, s)
+	t.leave(e.endpoints)
+	e.endpoints = t.adopt(s)
+	r := newRoute(e.state, s, e.endpoints)
+	r.Former = former
+	e.slot.route.Store(r)
+	if now := vipsOf(s); !slices.Equal(now, e.vips) {
+		vips.remove(e.vips, e.slot)
+		vips.add(now, e.slot)
+		e.vips = now
 	}
-	vips := vipsOf(s)
-	if !slices.Equal(vips, e.vips) {
-		e.vips, e.slots = vips, make([]*slot, len(vips))
-		for i := range e.slots {
-			e.slots[i] = &slot{}
-		}
-		moved = true
-	}
-	for _, v := range e.slots {
-		v.route.Store(r)
-	}
-	return moved
 }
 
 // withHTTP is a service as it was when it spoke HTTP, with the endpoints it has
@@ -171,61 +188,63 @@ func vipsOf(s *plan.Service) []netip.AddrPort {
 	return out
 }
 
-// prune forgets services that have gone from the plan.
-func (t *Table) prune(d *plan.Desired) (moved bool) {
-	planned := make(map[lb.ServiceName]bool, len(d.Services))
-	for _, s := range d.Services {
-		if routed(s, t.services[s.Name]) {
-			planned[s.Name] = true
+// adopt returns the endpoints of a service in its order, with what is kept of
+// those that are known.
+func (t *Table) adopt(s *plan.Service) []*Endpoint {
+	out := make([]*Endpoint, len(s.Endpoints))
+	for i := range s.Endpoints {
+		p := &s.Endpoints[i]
+		e := t.endpoints[p.ID]
+		if e == nil || e.Address != p.Address {
+			e = &Endpoint{ID: p.ID, Address: p.Address}
+			t.endpoints[p.ID] = e
 		}
+		delete(t.leaving, e)
+		e.weight.Store(max(1, int64(p.Weight)))
+		out[i] = e
 	}
-	for name, e := range t.services {
-		if !planned[name] {
-			t.forget(e)
-			delete(t.services, name)
-			moved = true
-		}
-	}
-	return moved
+	return out
 }
 
-func (t *Table) forget(e *entry) {
-	if e != nil {
-		t.dropEndpoints(e.planned, nil)
+func (t *Table) remove(vips *vipEdit, name lb.ServiceName) {
+	e := t.services[name]
+	if e == nil {
+		return
 	}
+	delete(t.services, name)
+	vips.remove(e.vips, e.slot)
+	t.leave(e.endpoints)
 }
 
-func (t *Table) dropEndpoints(gone, next *plan.Service) {
-	stays := make(map[lb.EndpointID]bool)
-	if next != nil {
-		for i := range next.Endpoints {
-			stays[next.Endpoints[i].ID] = true
-		}
-	}
-	for i := range gone.Endpoints {
-		if id := gone.Endpoints[i].ID; !stays[id] {
-			delete(t.endpoints, id)
-		}
+// leave notes endpoints that go unless they are adopted.
+func (t *Table) leave(endpoints []*Endpoint) {
+	for _, e := range endpoints {
+		t.leaving[e] = struct{}{}
 	}
 }
 
-func (t *Table) rebuild() {
-	vips := make(map[netip.AddrPort]*slot, len(t.services))
-	for _, e := range t.services {
-		for i, vip := range e.vips {
-			vips[vip] = e.slots[i]
+// sweep forgets endpoints that have gone from the plan and carry nothing any
+// more: until then Active must tell of them, or package plan would give their
+// id to another.
+func (t *Table) sweep() {
+	for e := range t.leaving {
+		if e.active() > 0 {
+			continue
+		}
+		delete(t.leaving, e)
+		if t.endpoints[e.ID] == e {
+			delete(t.endpoints, e.ID)
 		}
 	}
-	t.vips.Store(&vips)
 }
 
-// Active is how many connections an endpoint has, those of requests in flight
-// and idle ones; 0 for one that is not known.
+// Active is how many connections or requests, whichever are more, an endpoint
+// has; idle connections count. It is 0 for one that is not known.
 func (t *Table) Active(id lb.EndpointID) uint32 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if e := t.endpoints[id]; e != nil {
-		return uint32(max(0, e.Open.Load()))
+		return e.active()
 	}
 	return 0
 }

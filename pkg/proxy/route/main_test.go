@@ -1,0 +1,10 @@
+package route
+
+import (
+	"os"
+	"testing"
+
+	"connectd/pkg/testutil"
+)
+
+func TestMain(m *testing.M) { os.Exit(testutil.Main(m)) }
