@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 	"connectd/pkg/testutil"
@@ -234,40 +232,6 @@ func TestDirectPipelined(t *testing.T) {
 			r.want2("afterwards", [6]uint64{}, 1)
 		})
 	}
-}
-
-// HTTP/2: the statuses of HPACK's static table by class, the others as other.
-func TestDirectHTTP2(t *testing.T) {
-	r := newDirectRig(t, func(l net.Listener) {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go (&http2.Server{}).ServeConn(c, &http2.ServeConnOpts{Handler: http.HandlerFunc(status)})
-		}
-	})
-	tr := &http2.Transport{}
-	cc, err := tr.NewClientConn(r.dial())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want [6]uint64
-	for n := range 60 {
-		code := []int{200, 404, 500, 304, 503}[n%5]
-		req, _ := http.NewRequest("GET", fmt.Sprintf("http://s/%d", code), nil)
-		res, err := cc.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, res.Body)
-		res.Body.Close()
-		if code == 503 && n > 4 {
-			code = 0 // spelt out once, it is in the connection's own table from then on
-		}
-		want[code/100]++
-	}
-	r.want2("static statuses and others", want, 0)
 }
 
 // Runs of 5xx become strikes.

@@ -1,0 +1,201 @@
+package datapath
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"connectd/pkg/lb"
+	"connectd/pkg/plan"
+)
+
+func writeSysctl(name, value string) error {
+	return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644)
+}
+
+func oks(n int) []exchange {
+	out := make([]exchange, n)
+	for i := range out {
+		out[i] = exchange{send: parts(getHead), answer: parts(okHead)}
+	}
+	return out
+}
+
+// Connections of others to the same server, and of the same client to a service
+// without HTTP, are not read.
+func TestDirectBystanders(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	other := r.w.Host("other")
+	server := at(r.a.Addr4(), 8080)
+	r.apply(func(d *plan.Desired) { d.Services = append(d.Services, service(2, lb.TCP, server)) })
+	for _, to := range []struct {
+		name string
+		dial func(context.Context, string, string) (net.Conn, error)
+		at   string
+	}{{"no client", other.Dial, server}, {"past the VIP", r.web.Dial, server}, {"TCP service", r.web.Dial, at(vip4(2), 80)}} {
+		c, err := to.dial(t.Context(), "tcp", to.at)
+		if err != nil {
+			t.Fatalf("%s: %s", to.name, err)
+		}
+		defer c.Close()
+		r.run(c, oks(3))
+	}
+	r.run(r.dial(), oks(2))
+	r.want2("the client's by the VIP", [6]uint64{2: 2}, 0)
+	if services, endpoints, err := r.dp.HTTP(); len(services) != 1 || len(endpoints) != 1 || err != nil {
+		t.Errorf("counters of services %v, endpoints %v (%v)", services, endpoints, err)
+	}
+}
+
+func TestDirectIPv6(t *testing.T) {
+	r := newDirectRig(t, serveStatus)
+	l := r.a.Listen("tcp", at(r.a.Addr6(), 8080))
+	go script(oks(9))(l)
+	s := service(1, lb.TCP, at(r.a.Addr6(), 8080))
+	s.HTTP = &lb.HTTP{Direct: true}
+	r.apply(func(d *plan.Desired) { d.Services = []*plan.Service{s} })
+	r.vip = at(vip6(1), 80)
+	r.run(r.dial(), oks(3))
+	r.want2("IPv6", [6]uint64{2: 3}, 0)
+}
+
+// A socket that goes elsewhere takes nothing along, and one that comes back
+// begins anew.
+func TestDirectReconnect(t *testing.T) {
+	// The server reads on while the client is elsewhere.
+	r := newDirectRig(t, script(oks(9)))
+	fd := -1
+	connect := func(to *unix.SockaddrInet4) {
+		t.Helper()
+		var err error
+		if to == nil {
+			var unspec unix.RawSockaddrAny // AF_UNSPEC
+			if _, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), 16); e != 0 {
+				err = e
+			}
+		} else {
+			err = unix.Connect(fd, to)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(n int) {
+		t.Helper()
+		for range n {
+			if _, err := unix.Write(fd, []byte(getHead)); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, len(okHead))
+			if n, _, err := unix.Recvfrom(fd, buf, unix.MSG_WAITALL); err != nil || n != len(buf) {
+				t.Fatalf("read %d bytes (%v)", n, err)
+			}
+		}
+	}
+	vip := &unix.SockaddrInet4{Addr: vip4(1).As4(), Port: 80}
+	server := &unix.SockaddrInet4{Addr: r.a.Addr4().As4(), Port: 8080}
+	err := r.web.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	connect(vip)
+	ask(2)
+	connect(nil)
+	connect(server)
+	ask(3)
+	r.want2("elsewhere", [6]uint64{2: 2}, 0)
+	connect(nil)
+	connect(vip)
+	ask(1)
+	r.want2("back", [6]uint64{2: 3}, 0)
+}
+
+// The next daemon goes on where the last one stopped, in the middle of a
+// request.
+func TestDirectRestart(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	c := r.dial()
+	r.run(c, oks(2))
+	io.WriteString(c, getHead[:10])
+	r.close()
+	io.WriteString(c, getHead[10:20])
+	r.open()
+	want := r.want
+	r.want = &plan.Desired{}
+	r.apply(func(d *plan.Desired) { *d = *want })
+	if err := r.dp.Direct(r.want); err != nil {
+		t.Fatal(err)
+	}
+	r.run(c, []exchange{{send: parts(getHead[20:]), answer: parts(okHead)}})
+	r.run(c, oks(1))
+	r.want2("over a restart", [6]uint64{2: 4}, 0)
+
+	// A daemon whose plan has no such service removes what it finds.
+	r.close()
+	r.open()
+	if err := r.dp.Direct(&plan.Desired{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range directHooks {
+		if _, err := os.Stat(filepath.Join(linkDir(r.p.BPFFS), h.name)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", h.name, err)
+		}
+	}
+	for _, m := range httpMaps {
+		if _, err := os.Stat(filepath.Join(mapDir(r.p.BPFFS), m)); !os.IsNotExist(err) {
+			t.Errorf("map %s is still there (%v)", m, err)
+		}
+	}
+}
+
+// What somebody has detached is attached again.
+func TestDirectDetached(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	c := r.dial()
+	r.run(c, oks(1))
+	if err := r.detach("http_ingress"); err != nil {
+		t.Fatal(err)
+	}
+	r.run(c, oks(1))
+	r.want2("detached", [6]uint64{2: 1}, 0)
+	if n, err := r.dp.Resync(r.want); n != 1 || err != nil {
+		t.Errorf("repaired %d (%v), want 1", n, err)
+	}
+	if n, err := r.dp.Resync(r.want); n != 0 || err != nil {
+		t.Errorf("then repaired %d (%v), want 0", n, err)
+	}
+	r.run(r.dial(), oks(2))
+	r.want2("attached again", [6]uint64{2: 3}, 0)
+}
+
+// Maps of a build with another layout are replaced.
+func TestDirectForeignMaps(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	if err := r.dp.Direct(&plan.Desired{}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Pin(filepath.Join(mapDir(r.p.BPFFS), "http_stats_v1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.dp.Direct(r.want); err != nil {
+		t.Fatal(err)
+	}
+	r.run(r.dial(), oks(2))
+	r.want2("with maps of its own", [6]uint64{2: 2}, 0)
+}
