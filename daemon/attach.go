@@ -27,18 +27,20 @@ func (d *daemon) attach(ctx context.Context, t *plan.Task) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := d.dns.Attach(ctx, t, own)
+	// The forwarder first: a name that resolves is soon connected to, and a
+	// connection that went direct stays so.
+	f, err := d.proxy.Attach(ctx, t, own)
 	if err != nil {
 		return nil, errors.Join(err, own.Close())
 	}
-	f, err := d.proxy.Attach(ctx, t, own)
+	s, err := d.dns.Attach(ctx, t, own)
 	if err != nil {
-		return nil, errors.Join(err, s.Close(), own.Close())
+		return nil, errors.Join(err, f.Close(), own.Close())
 	}
 	d.seated.Store(t.Name, true)
 	return closer(func() error {
 		d.seated.Delete(t.Name)
-		return errors.Join(f.Close(), s.Close(), own.Close())
+		return errors.Join(s.Close(), f.Close(), own.Close())
 	}), nil
 }
 
