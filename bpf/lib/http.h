@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Reading first lines of HTTP/1 and :status of HTTP/2 off translated
- * connections, without a hop and without parsing bodies.
- *
- * HTTP/1: what starts a client's segment while nothing is awaited is a request.
- * Its segment acknowledges all that came before, so its ACK number is where the
- * response will begin: retransmitted and reordered segments do not matter. A
- * connection on which a second request begins while one is awaited pipelines;
- * its responses may begin anywhere, so it is left out from then on. */
+/* What is known of HTTP on translated connections that are read without a hop:
+ * the state of one connection, and the counters. Bodies are never parsed. */
 #pragma once
 
 #include "metrics.h"
@@ -14,7 +8,7 @@
 #include <bpf/bpf_endian.h>
 
 enum http_class {
-	HTTP_OTHER = 0, /* an HTTP/2 status outside HPACK's static table */
+	HTTP_OTHER = 0, /* an HTTP/2 status that stands in HPACK's dynamic table */
 	HTTP_CLASSES = 6,
 };
 
@@ -25,11 +19,7 @@ enum http_mode {
 	HTTP_LEFT_OUT,
 };
 
-enum head_end {
-	HEAD_OPEN = 0,
-	HEAD_ENDED,
-	HEAD_UNKNOWN, /* longer than what is looked at */
-};
+#define STREAMS 256
 
 /* One connection, in its socket's storage. */
 struct exchange {
@@ -37,17 +27,19 @@ struct exchange {
 	__u32 service;
 	__u32 endpoint;
 	__u32 task;
-	__u32 sent;    /* sequence number after the last byte sent */
-	__u32 asked_at; /* sequence number of the segment that the awaited request began in */
-	__u32 answer;  /* where the response, or the next HTTP/2 frame, begins */
+	__u32 sent;   /* sequence number after the last byte sent */
+	__u32 answer; /* where the response, or the next HTTP/2 frame, begins */
+	__u32 hole;   /* HTTP/2: from here up to hole_end a lost segment is yet to come; equal: none is */
+	__u32 hole_end;
+	__u16 status;  /* its digits so far */
 	__u8 mode;     /* enum http_mode */
-	__u8 bodiless; /* the awaited request's method has no body */
-	__u8 have;     /* bytes of first */
-	__u8 end;      /* of the awaited request's head: enum head_end */
 	__u8 begun;    /* sent is known */
-	__u8 pad[3];
-	__u32 window; /* the last four bytes of that head so far */
-	__u8 first[16]; /* of a request line, or of a status line or frame header, while it is short */
+	__u8 request;  /* enum request_state */
+	__u8 response; /* enum response_state */
+	__u8 have;     /* bytes of frame */
+	__u8 pad[5];
+	__u8 frame[16];            /* the beginning of an HTTP/2 frame that a segment ends in */
+	__u64 open[STREAMS / 64]; /* streams, modulo STREAMS, whose response has begun */
 };
 
 struct http_key {
@@ -58,7 +50,7 @@ struct http_key {
 struct http_stats {
 	__u64 classes[HTTP_CLASSES]; /* by the status's first digit */
 	struct histogram time;       /* request line to status line */
-	__u64 left_out;              /* connections that pipeline */
+	__u64 left_out;              /* connections that pipeline, or begin in another way than is followed */
 	__u64 struck;                /* not 0: some task has a run of 5xx with it */
 };
 
@@ -71,6 +63,8 @@ struct {
 	__uint(max_entries, 1);
 } http_stats_v1 SEC(".maps");
 
+const struct http_stats no_http_stats; /* too much for the stack */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -81,21 +75,47 @@ struct {
 MAP(http_strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
 
 /* Room for a head: the stack is too small, and kernels before 5.12 do not index
- * it by a variable. */
+ * it by a variable. Longer heads than this are seldom in one segment; what is
+ * behind it there is not looked at. */
 #define HEAD_BYTES 1024
-struct head {
+union head {
 	__u8 bytes[HEAD_BYTES];
+	__u64 words[HEAD_BYTES / 8];
 };
-MAP(heads_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct head, 1);
+MAP(heads_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, union head, 1);
+
+/* Where the payload of a TCP segment lies, and what its header says. */
+struct segment {
+	__u32 at;  /* of the payload in the skb */
+	__u32 len; /* of the payload */
+	__u32 seq;
+	__u32 ack;
+	bool syn;
+};
+
+/* The state of the connection that a packet belongs to, if it is followed. */
+static __always_inline struct exchange *exchange_of(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct exchange *x;
+
+	if (!sk)
+		return NULL;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return NULL;
+	x = bpf_sk_storage_get(&exchanges_v1, sk, NULL, 0);
+	return x && x->mode != HTTP_LEFT_OUT ? x : NULL;
+}
 
 static __always_inline struct http_stats *http_stats_of(__u32 endpoint, __u32 service)
 {
 	struct http_key key = { .endpoint = endpoint, .service = service };
-	struct http_stats none = {}, *s = bpf_map_lookup_elem(&http_stats_v1, &key);
+	struct http_stats *s = bpf_map_lookup_elem(&http_stats_v1, &key);
 
 	if (s)
 		return s;
-	bpf_map_update_elem(&http_stats_v1, &key, &none, BPF_NOEXIST);
+	bpf_map_update_elem(&http_stats_v1, &key, (void *)&no_http_stats, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&http_stats_v1, &key);
 }
 
@@ -138,39 +158,47 @@ static __always_inline void judge(const struct exchange *x, struct http_stats *e
 	tell_http(EVENT_HTTP_STRIKE, who, n);
 }
 
+/* An HTTP/1 response. */
 static __always_inline void answered(struct exchange *x, __u32 class)
 {
 	struct http_stats *e = http_stats_of(x->endpoint, x->service);
 	struct http_stats *s = http_stats_of(0, x->service);
-	__u64 us = (bpf_ktime_get_ns() - x->asked_ns) / 1000;
+	__u64 us = (bpf_ktime_get_ns() - x->asked_ns) / 1000, i = class;
 
-	if (class >= HTTP_CLASSES)
-		class = HTTP_OTHER;
+	x->asked_ns = 0;
+	asm volatile("" : "+r"(i)); /* 64 bits: the verifier must see used what it sees compared */
+	if (i >= HTTP_CLASSES)
+		i = HTTP_OTHER;
 	if (s) {
-		add(&s->classes[class], 1);
+		add(&s->classes[i], 1);
 		observe(&s->time, us);
 	}
 	if (e) {
-		add(&e->classes[class], 1);
+		add(&e->classes[i], 1);
 		observe(&e->time, us);
 		judge(x, e, class);
 	}
 }
 
-/* Responses of one HTTP/2 segment by class. Which requests they are to is not
- * known, so they have no time. */
-static __always_inline void answered_many(struct exchange *x, const __u8 *classes)
-{
-	struct http_stats *e = http_stats_of(x->endpoint, x->service);
-	struct http_stats *s = http_stats_of(0, x->service);
+/* Numbers of HTTP/2 responses by class, TALLY_BITS each. Which requests they are
+ * to is not known, so they have no times and are no strikes. */
+#define TALLY_BITS 10
 
-	for (int i = 0; i < HTTP_CLASSES; i++) {
-		if (!classes[i])
-			continue;
-		if (s)
-			add(&s->classes[i], classes[i]);
-		if (e)
-			add(&e->classes[i], classes[i]);
+static __always_inline void answered_many(struct exchange *x, __u64 tally)
+{
+	struct http_stats *e, *s;
+
+	if (!tally)
+		return;
+	e = http_stats_of(x->endpoint, x->service);
+	s = http_stats_of(0, x->service);
+	for (int class = 0; class < HTTP_CLASSES; class++) {
+		__u64 n = tally >> TALLY_BITS * class & ((1 << TALLY_BITS) - 1);
+
+		if (n && s)
+			add(&s->classes[class], n);
+		if (n && e)
+			add(&e->classes[class], n);
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 type direct struct {
 	mu   sync.RWMutex
 	coll *ebpf.Collection // nil: there is none
+	gone bool             // nothing of an earlier daemon is left either
 }
 
 // directHooks in the order in which they are attached: what follows new
@@ -36,9 +37,9 @@ var httpMaps = []string{"exchanges_v1", "heads_v1", "http_stats_v1", "http_strik
 
 // HTTPCounters are what was read of HTTP in mode direct.
 type HTTPCounters struct {
-	Classes [6]uint64 // responses by the status's first digit; 0 is an HTTP/2 status that could not be read
+	Classes [6]uint64 // responses by the status's first digit; 0 is an HTTP/2 status from the dynamic table
 	Time    Histogram // HTTP/1: request line to status line
-	LeftOut uint64    // of a service: connections that pipeline, of which nothing more is counted
+	LeftOut uint64    // of a service: connections that pipeline or use TCP Fast Open, of which nothing more is counted
 }
 
 // Direct has first lines read as long as the plan has a service in mode direct.
@@ -85,20 +86,52 @@ func (d *Datapath) startDirect() error {
 			pinned.Close()
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: shared, Maps: ebpf.MapOptions{PinPath: mapDir(d.params.BPFFS)},
-	})
+	d.direct.gone = false
+	opts := ebpf.CollectionOptions{MapReplacements: shared, Maps: ebpf.MapOptions{PinPath: mapDir(d.params.BPFFS)}}
+	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		// Of another build. They hold nothing that anything depends on.
+		if err := removeDirect(d.params.BPFFS); err != nil {
+			return err
+		}
+		coll, err = ebpf.NewCollectionWithOptions(spec, opts)
+	}
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
-	for _, h := range directHooks {
-		if err := attachHook(h, coll.Programs[h.name], d.params.Cgroup, linkDir(d.params.BPFFS)); err != nil {
-			coll.Close()
-			return fmt.Errorf("attach %s to %s: %w", h.name, d.params.Cgroup, err)
-		}
+	if err := d.attachDirect(coll); err != nil {
+		coll.Close()
+		return err
 	}
 	d.direct.coll = coll
 	return nil
+}
+
+func (d *Datapath) attachDirect(coll *ebpf.Collection) error {
+	for _, h := range directHooks {
+		if err := attachHook(h, coll.Programs[h.name], d.params.Cgroup, linkDir(d.params.BPFFS)); err != nil {
+			return fmt.Errorf("attach %s to %s: %w", h.name, d.params.Cgroup, err)
+		}
+	}
+	return nil
+}
+
+// resyncDirect attaches again what somebody has detached.
+func (d *Datapath) resyncDirect(*plan.Desired) (detached int, err error) {
+	d.direct.mu.RLock()
+	defer d.direct.mu.RUnlock()
+	if d.direct.coll == nil {
+		return 0, nil
+	}
+	for _, h := range directHooks {
+		if checkHook(h, linkDir(d.params.BPFFS), d.params.Cgroup) != nil {
+			detached++
+		}
+	}
+	if detached > 0 {
+		err = d.attachDirect(d.direct.coll)
+	}
+	return detached, err
 }
 
 // stopDirect removes the programs, of an earlier daemon too.
@@ -107,7 +140,12 @@ func (d *Datapath) stopDirect() error {
 		d.direct.coll.Close()
 		d.direct.coll = nil
 	}
-	return removeDirect(d.params.BPFFS)
+	if d.direct.gone {
+		return nil
+	}
+	err := removeDirect(d.params.BPFFS)
+	d.direct.gone = err == nil
+	return err
 }
 
 func removeDirect(bpffs string) error {

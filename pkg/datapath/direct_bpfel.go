@@ -31,48 +31,111 @@ type directHttpStats struct {
 	Struck  uint64
 }
 
+type directRequestState uint32
+
+const (
+	directRequestStateQ_START     directRequestState = 0
+	directRequestStateQ_P         directRequestState = 1
+	directRequestStateQ_PR        directRequestState = 2
+	directRequestStateQ_PRI       directRequestState = 3
+	directRequestStateQ_PRI_      directRequestState = 4
+	directRequestStateQ_METHOD    directRequestState = 5
+	directRequestStateQ_SPACE     directRequestState = 6
+	directRequestStateQ_BEGUN     directRequestState = 7
+	directRequestStateQ_HEAD      directRequestState = 8
+	directRequestStateQ_HEAD_LF   directRequestState = 9
+	directRequestStateQ_HEAD_CR   directRequestState = 10
+	directRequestStateQ_NEXT      directRequestState = 11
+	directRequestStateQ_METHOD2   directRequestState = 12
+	directRequestStateQ_SPACE2    directRequestState = 13
+	directRequestStateQ_TARGET2   directRequestState = 14
+	directRequestStateQ_H2        directRequestState = 15
+	directRequestStateQ_T2        directRequestState = 16
+	directRequestStateQ_TT2       directRequestState = 17
+	directRequestStateQ_P2        directRequestState = 18
+	directRequestStateQ_SLASH2    directRequestState = 19
+	directRequestStateQ_MAJOR2    directRequestState = 20
+	directRequestStateQ_DOT2      directRequestState = 21
+	directRequestStateQ_MINOR2    directRequestState = 22
+	directRequestStateQ_END2      directRequestState = 23
+	directRequestStateQ_LF2       directRequestState = 24
+	directRequestStateQ_NONE      directRequestState = 25
+	directRequestStateQ_PREFACE   directRequestState = 26
+	directRequestStateQ_BODY      directRequestState = 27
+	directRequestStateQ_PIPELINED directRequestState = 28
+)
+
+type directResponseState uint32
+
+const (
+	directResponseStateR_START   directResponseState = 0
+	directResponseStateR_T       directResponseState = 1
+	directResponseStateR_TT      directResponseState = 2
+	directResponseStateR_P       directResponseState = 3
+	directResponseStateR_SLASH   directResponseState = 4
+	directResponseStateR_MAJOR   directResponseState = 5
+	directResponseStateR_DOT     directResponseState = 6
+	directResponseStateR_MINOR   directResponseState = 7
+	directResponseStateR_SPACE   directResponseState = 8
+	directResponseStateR_DIGIT1  directResponseState = 9
+	directResponseStateR_DIGIT2  directResponseState = 10
+	directResponseStateR_DIGIT3  directResponseState = 11
+	directResponseStateR_END     directResponseState = 12
+	directResponseStateR_STATUS  directResponseState = 13
+	directResponseStateR_HEAD    directResponseState = 14
+	directResponseStateR_HEAD_LF directResponseState = 15
+	directResponseStateR_HEAD_CR directResponseState = 16
+	directResponseStateR_BAD     directResponseState = 17
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	directMapAdmissionsV1       = "admissions_v1"
-	directMapAvoidsV1           = "avoids_v1"
-	directMapConnectionsV1      = "connections_v1"
-	directMapDatagramsV1        = "datagrams_v1"
-	directMapEndpointStatsV1    = "endpoint_stats_v1"
-	directMapEndpointsV1        = "endpoints_v1"
-	directMapEventsV1           = "events_v1"
-	directMapExchangesV1        = "exchanges_v1"
-	directMapForwardersV1       = "forwarders_v1"
-	directMapFrontendsV1        = "frontends_v1"
-	directMapHeadsV1            = "heads_v1"
-	directMapHeartbeatsV1       = "heartbeats_v1"
-	directMapHttpStatsV1        = "http_stats_v1"
-	directMapHttpStrikesV1      = "http_strikes_v1"
-	directMapLearnedV1          = "learned_v1"
-	directMapListenersV1        = "listeners_v1"
-	directMapOutcomesV2         = "outcomes_v2"
-	directMapResolversV1        = "resolvers_v1"
-	directMapServiceStatsV1     = "service_stats_v1"
-	directMapSettingsV1         = "settings_v1"
-	directMapSlotsV1            = "slots_v1"
-	directMapStrikesV1          = "strikes_v1"
-	directMapSubflowsV1         = "subflows_v1"
-	directMapTaskConnectionsV1  = "task_connections_v1"
-	directMapTasksCgroupV1      = "tasks_cgroup_v1"
-	directMapTasksNetnsV1       = "tasks_netns_v1"
-	directMapTurnsV1            = "turns_v1"
-	directProgHttpEgress        = "http_egress"
-	directProgHttpIngress       = "http_ingress"
-	directProgHttpSockops       = "http_sockops"
-	directVarHasSetRetval       = "has_set_retval"
-	directVarLearnAddr          = "learn_addr"
-	directVarMaxTaskConnections = "max_task_connections"
-	directVarOwnMark            = "own_mark"
-	directVarUnusedExchange     = "unused_exchange"
-	directVarVip4Mask           = "vip4_mask"
-	directVarVip4Net            = "vip4_net"
-	directVarVip6Net            = "vip6_net"
+	directMapAdmissionsV1        = "admissions_v1"
+	directMapAvoidsV1            = "avoids_v1"
+	directMapConnectionsV1       = "connections_v1"
+	directMapDatagramsV1         = "datagrams_v1"
+	directMapEndpointStatsV1     = "endpoint_stats_v1"
+	directMapEndpointsV1         = "endpoints_v1"
+	directMapEventsV1            = "events_v1"
+	directMapExchangesV1         = "exchanges_v1"
+	directMapForwardersV1        = "forwarders_v1"
+	directMapFrontendsV1         = "frontends_v1"
+	directMapHeadsV1             = "heads_v1"
+	directMapHeartbeatsV1        = "heartbeats_v1"
+	directMapHttpStatsV1         = "http_stats_v1"
+	directMapHttpStrikesV1       = "http_strikes_v1"
+	directMapLearnedV1           = "learned_v1"
+	directMapListenersV1         = "listeners_v1"
+	directMapOutcomesV2          = "outcomes_v2"
+	directMapResolversV1         = "resolvers_v1"
+	directMapServiceStatsV1      = "service_stats_v1"
+	directMapSettingsV1          = "settings_v1"
+	directMapSlotsV1             = "slots_v1"
+	directMapStrikesV1           = "strikes_v1"
+	directMapSubflowsV1          = "subflows_v1"
+	directMapTaskConnectionsV1   = "task_connections_v1"
+	directMapTasksCgroupV1       = "tasks_cgroup_v1"
+	directMapTasksNetnsV1        = "tasks_netns_v1"
+	directMapTurnsV1             = "turns_v1"
+	directProgHttpEgress         = "http_egress"
+	directProgHttpIngress        = "http_ingress"
+	directProgHttpSockops        = "http_sockops"
+	directVarByteClass           = "byte_class"
+	directVarHasSetRetval        = "has_set_retval"
+	directVarLearnAddr           = "learn_addr"
+	directVarMaxTaskConnections  = "max_task_connections"
+	directVarNoHttpStats         = "no_http_stats"
+	directVarOwnMark             = "own_mark"
+	directVarRequestNext         = "request_next"
+	directVarResponseNext        = "response_next"
+	directVarUnusedExchange      = "unused_exchange"
+	directVarUnusedRequestState  = "unused_request_state"
+	directVarUnusedResponseState = "unused_response_state"
+	directVarVip4Mask            = "vip4_mask"
+	directVarVip4Net             = "vip4_net"
+	directVarVip6Net             = "vip6_net"
 )
 
 // loadDirect returns the embedded CollectionSpec for direct.
@@ -159,14 +222,20 @@ type directMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type directVariableSpecs struct {
-	HasSetRetval       *ebpf.VariableSpec `ebpf:"has_set_retval"`
-	LearnAddr          *ebpf.VariableSpec `ebpf:"learn_addr"`
-	MaxTaskConnections *ebpf.VariableSpec `ebpf:"max_task_connections"`
-	OwnMark            *ebpf.VariableSpec `ebpf:"own_mark"`
-	UnusedExchange     *ebpf.VariableSpec `ebpf:"unused_exchange"`
-	Vip4Mask           *ebpf.VariableSpec `ebpf:"vip4_mask"`
-	Vip4Net            *ebpf.VariableSpec `ebpf:"vip4_net"`
-	Vip6Net            *ebpf.VariableSpec `ebpf:"vip6_net"`
+	ByteClass           *ebpf.VariableSpec `ebpf:"byte_class"`
+	HasSetRetval        *ebpf.VariableSpec `ebpf:"has_set_retval"`
+	LearnAddr           *ebpf.VariableSpec `ebpf:"learn_addr"`
+	MaxTaskConnections  *ebpf.VariableSpec `ebpf:"max_task_connections"`
+	NoHttpStats         *ebpf.VariableSpec `ebpf:"no_http_stats"`
+	OwnMark             *ebpf.VariableSpec `ebpf:"own_mark"`
+	RequestNext         *ebpf.VariableSpec `ebpf:"request_next"`
+	ResponseNext        *ebpf.VariableSpec `ebpf:"response_next"`
+	UnusedExchange      *ebpf.VariableSpec `ebpf:"unused_exchange"`
+	UnusedRequestState  *ebpf.VariableSpec `ebpf:"unused_request_state"`
+	UnusedResponseState *ebpf.VariableSpec `ebpf:"unused_response_state"`
+	Vip4Mask            *ebpf.VariableSpec `ebpf:"vip4_mask"`
+	Vip4Net             *ebpf.VariableSpec `ebpf:"vip4_net"`
+	Vip6Net             *ebpf.VariableSpec `ebpf:"vip6_net"`
 }
 
 // directObjects contains all objects after they have been loaded into the kernel.
@@ -254,14 +323,20 @@ func (m *directMaps) Close() error {
 //
 // It can be passed to loadDirectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directVariables struct {
-	HasSetRetval       *ebpf.Variable `ebpf:"has_set_retval"`
-	LearnAddr          *ebpf.Variable `ebpf:"learn_addr"`
-	MaxTaskConnections *ebpf.Variable `ebpf:"max_task_connections"`
-	OwnMark            *ebpf.Variable `ebpf:"own_mark"`
-	UnusedExchange     *ebpf.Variable `ebpf:"unused_exchange"`
-	Vip4Mask           *ebpf.Variable `ebpf:"vip4_mask"`
-	Vip4Net            *ebpf.Variable `ebpf:"vip4_net"`
-	Vip6Net            *ebpf.Variable `ebpf:"vip6_net"`
+	ByteClass           *ebpf.Variable `ebpf:"byte_class"`
+	HasSetRetval        *ebpf.Variable `ebpf:"has_set_retval"`
+	LearnAddr           *ebpf.Variable `ebpf:"learn_addr"`
+	MaxTaskConnections  *ebpf.Variable `ebpf:"max_task_connections"`
+	NoHttpStats         *ebpf.Variable `ebpf:"no_http_stats"`
+	OwnMark             *ebpf.Variable `ebpf:"own_mark"`
+	RequestNext         *ebpf.Variable `ebpf:"request_next"`
+	ResponseNext        *ebpf.Variable `ebpf:"response_next"`
+	UnusedExchange      *ebpf.Variable `ebpf:"unused_exchange"`
+	UnusedRequestState  *ebpf.Variable `ebpf:"unused_request_state"`
+	UnusedResponseState *ebpf.Variable `ebpf:"unused_response_state"`
+	Vip4Mask            *ebpf.Variable `ebpf:"vip4_mask"`
+	Vip4Net             *ebpf.Variable `ebpf:"vip4_net"`
+	Vip6Net             *ebpf.Variable `ebpf:"vip6_net"`
 }
 
 // directPrograms contains all programs after they have been loaded into the kernel.
