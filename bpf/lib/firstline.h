@@ -104,7 +104,7 @@ enum response_state {
 	R_START,
 	R_T, R_TT, R_P, R_SLASH, R_MAJOR, R_DOT, R_MINOR, R_SPACE, R_DIGIT1,
 	R_DIGIT2, R_DIGIT3, R_END, /* one, two, three digits were read */
-	R_STATUS, /* and what ends them; of an interim answer the head follows */
+	R_STATUS, /* and what ends them: nothing more is read, but of an interim answer the head */
 	R_HEAD, R_HEAD_LF, R_HEAD_CR,
 	R_BAD, /* no response */
 };
@@ -127,8 +127,7 @@ const __u8 response_next[32][BYTE_CLASSES] = {
 	[R_DIGIT1]  = { BAD,   BAD,   BAD,       BAD,       BAD,      BAD,   BAD,   BAD,   BAD,     BAD,   BAD,   BAD,     BAD,     R_DIGIT2, R_DIGIT2, BAD },
 	[R_DIGIT2]  = { BAD,   BAD,   BAD,       BAD,       BAD,      BAD,   BAD,   BAD,   BAD,     BAD,   BAD,   BAD,     BAD,     R_DIGIT3, R_DIGIT3, BAD },
 	[R_DIGIT3]  = { BAD,   BAD,   BAD,       BAD,       BAD,      BAD,   BAD,   BAD,   BAD,     BAD,   BAD,   BAD,     BAD,     R_END,    R_END,    BAD },
-	[R_END]     = { BAD,   BAD,   STAT,      STAT,      STAT,     BAD,   BAD,   BAD,   BAD,     BAD,   BAD,   BAD,     BAD,     BAD,      BAD,      BAD },
-	[R_STATUS]  = { HEAD,  HEAD,  HEAD,      R_HEAD_LF, HEAD,     HEAD,  HEAD,  HEAD,  HEAD,    HEAD,  HEAD,  HEAD,    HEAD,    HEAD,     HEAD,     HEAD },
+	[R_END]     = { BAD,   BAD,   STAT,      BAD,       STAT,     BAD,   BAD,   BAD,   BAD,     BAD,   BAD,   BAD,     BAD,     BAD,      BAD,      BAD },
 	[R_HEAD]    = { HEAD,  HEAD,  HEAD,      R_HEAD_LF, HEAD,     HEAD,  HEAD,  HEAD,  HEAD,    HEAD,  HEAD,  HEAD,    HEAD,    HEAD,     HEAD,     HEAD },
 	[R_HEAD_LF] = { HEAD,  HEAD,  R_HEAD_CR, R_START,   HEAD,     HEAD,  HEAD,  HEAD,  HEAD,    HEAD,  HEAD,  HEAD,    HEAD,    HEAD,     HEAD,     HEAD },
 	[R_HEAD_CR] = { HEAD,  HEAD,  HEAD,      R_START,   HEAD,     HEAD,  HEAD,  HEAD,  HEAD,    HEAD,  HEAD,  HEAD,    HEAD,    HEAD,     HEAD,     HEAD },

@@ -129,11 +129,12 @@ static __always_inline void received(struct __sk_buff *skb, struct exchange *x, 
 			continue;
 		if (x->status / 100 != 1 || x->status == 101)
 			break;
-		x->status = 0; /* an interim answer: the final one is yet to come */
+		x->status = 0; /* an interim answer: the final one follows its head */
+		state = R_HEAD;
 	}
 	x->answer = seg->seq + seg->len; /* if it goes on, it does there */
 	x->response = state;
-	if (state == R_STATUS && x->status) {
+	if (state == R_STATUS) {
 		answered(x, x->status / 100);
 		if (x->status == 101)
 			x->mode = HTTP_LEFT_OUT; /* another protocol from here on */

@@ -107,7 +107,7 @@ func (r *reader) received(segment []byte) {
 			r.leftOut = r.status == 101
 			return
 		}
-		r.status = 0
+		r.status, r.response = 0, directResponseStateR_HEAD
 	}
 	r.leftOut = r.response == directResponseStateR_BAD || len(segment) > responseBytes
 }
@@ -133,7 +133,7 @@ var (
 	requestBegins = regexp.MustCompile(`^[\r\n]*([A-Z]+) [/*h]`)
 	requestLine   = regexp.MustCompile(`^([A-Z]+) [/*h][^\x00-\x20\x7f]* HTTP/[01]\.[01]\r?\n`)
 	capitals      = regexp.MustCompile(`^[A-Z]+$`)
-	statusLine    = regexp.MustCompile(`^HTTP/[01]\.[01] (\d\d\d)[ \r\n]`)
+	statusLine    = regexp.MustCompile(`^HTTP/[01]\.[01] (\d\d\d)[ \r]`)
 )
 
 // afterHead is what follows the first head of a stream, ok false if it does not
@@ -265,7 +265,8 @@ var responseSeeds = []string{
 	"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n\r\n", "HTTP/1.1 100\r\n\r\nHTTP/1.1 200 \r\n\r\n",
 	"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 503 No\r\n\r\n",
 	"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n",
-	"HTTP/1.1  200 OK\r\n\r\n", "HTTP/2 200 OK\r\n\r\n", "ICY 200 OK\r\n\r\n", "HTTP/1.1 200\x00OK\r\n\r\n", "HTTP/1.1 +20 OK\r\n\r\n", "",
+	"HTTP/1.1  200 OK\r\n\r\n", "HTTP/2 200 OK\r\n\r\n", "ICY 200 OK\r\n\r\n", "HTTP/1.1 200\x00OK\r\n\r\n", "HTTP/1.1 +20 OK\r\n\r\n",
+	"HTTP/0.0 100\n\nHTTP/0.0 000 ", "HTTP/1.1 000 \r\n\r\n", "",
 }
 
 // Byte by byte, as the shortest segments, and whole.
