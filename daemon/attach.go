@@ -12,7 +12,6 @@ import (
 	"connectd/pkg/lb"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
-	"connectd/pkg/proxy"
 )
 
 // attach opens a task's sockets, room by room.
@@ -27,18 +26,20 @@ func (d *daemon) attach(ctx context.Context, t *plan.Task) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := d.dns.Attach(ctx, t, own)
+	// The forwarder first: a name that resolves is soon connected to, and a
+	// connection that went direct stays so.
+	f, err := d.proxy.Attach(ctx, t, own)
 	if err != nil {
 		return nil, errors.Join(err, own.Close())
 	}
-	f, err := d.proxy.Attach(ctx, t, own)
+	s, err := d.dns.Attach(ctx, t, own)
 	if err != nil {
-		return nil, errors.Join(err, s.Close(), own.Close())
+		return nil, errors.Join(err, f.Close(), own.Close())
 	}
 	d.seated.Store(t.Name, true)
 	return closer(func() error {
 		d.seated.Delete(t.Name)
-		return errors.Join(f.Close(), s.Close(), own.Close())
+		return errors.Join(s.Close(), f.Close(), own.Close())
 	}), nil
 }
 
@@ -55,28 +56,6 @@ func (d *daemon) redirect(r dns.Redirection) (dns.Redirect, error) {
 	return d.datapath.Redirect(datapath.Redirection{
 		Task: r.Task, NetnsCookie: cookie, Resolver: r.Resolver, Local: r.Local, Listener: r.Listener,
 	})
-}
-
-// forward gives the forwarder's listeners their place in the kernel.
-func (d *daemon) forward(l proxy.Listeners) (proxy.Forwarder, error) {
-	cookie, err := d.cookieOf(l.Task.ID)
-	if err != nil {
-		return nil, err
-	}
-	return d.datapath.Forward(datapath.Forwarding{NetnsCookie: cookie, NS: l.NS, V4: l.V4, V6: l.V6})
-}
-
-// kernel is what the loop writes, and counts connections of the forwarder too.
-type kernel struct {
-	*datapath.Datapath
-	d *daemon
-}
-
-func (k kernel) Active(id lb.EndpointID) uint32 { return k.d.active(id) }
-
-// active is how many connections an endpoint has, the forwarder's included.
-func (d *daemon) active(id lb.EndpointID) uint32 {
-	return d.datapath.Active(id) + d.proxy.Active(id)
 }
 
 func (d *daemon) cookieOf(id lb.TaskID) (uint64, error) {

@@ -42,10 +42,6 @@ const (
 	// startTimeout is how long a start may take to its first plan in the
 	// kernel before it is said to hang.
 	startTimeout = time.Minute
-	// drainTime is how long a stop waits for requests in flight, and for clients
-	// with kept connections to make their next request and hear that it was the
-	// last: well below the 30 s after which ECS and systemd kill.
-	drainTime = 10 * time.Second
 )
 
 // daemon is every part, built by build and run by run.
@@ -250,12 +246,7 @@ func (d *daemon) openRooms(c *Config) error {
 	if err != nil {
 		return err
 	}
-	d.access = accesslog.New(d.log.With("component", "accesslog"))
-	d.proxy, err = proxy.New(proxy.Params{
-		Log: d.log.With("component", "proxy"), Home: d.own, Forward: d.forward, Access: d.access, Drain: drainTime,
-		Strike: d.loop.Strike,
-	})
-	if err != nil {
+	if err := d.openProxy(); err != nil {
 		return err
 	}
 	d.probes = metrics.NewProbeRecorder(health.Results(), d.loop.Desired)
@@ -275,19 +266,6 @@ func (d *daemon) publish(p *plan.Desired) {
 	d.ejected.Publish(p)
 	d.ender.Publish(p)
 	d.seats.Want(p.Tasks)
-}
-
-// readDirect has the kernel read HTTP of services in mode direct. Without it
-// they work and are not counted, so a failure is told and tried again with the
-// next plan.
-func (d *daemon) readDirect(p *plan.Desired) {
-	err := d.datapath.Direct(p)
-	if text := fmt.Sprint(err); text != d.directError {
-		d.directError = text
-		if err != nil {
-			d.log.Error("HTTP metrics of mode direct are missing, will try again", "error", err)
-		}
-	}
 }
 
 // run starts the parts, and stops them in the order that keeps applications

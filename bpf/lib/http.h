@@ -3,7 +3,7 @@
  * the state of one connection, and the counters. Bodies are never parsed. */
 #pragma once
 
-#include "metrics.h"
+#include "events.h"
 #include "socket.h"
 #include <bpf/bpf_endian.h>
 
@@ -119,23 +119,7 @@ static __always_inline struct http_stats *http_stats_of(__u32 endpoint, __u32 se
 	return bpf_map_lookup_elem(&http_stats_v1, &key);
 }
 
-/* Runs of 5xx are told as those of failed connects are (events.h). */
-static __always_inline void tell_http(__u32 kind, struct task_endpoint who, __u32 run)
-{
-	struct event *e = bpf_ringbuf_reserve(&events_v1, sizeof(*e), 0);
-
-	if (!e) {
-		count(OUTCOME_EVENT_LOST);
-		return;
-	}
-	e->at_ns = bpf_ktime_get_ns();
-	e->kind = kind;
-	e->endpoint = who.endpoint;
-	e->task = who.task;
-	e->count = run;
-	bpf_ringbuf_submit(e, 0);
-}
-
+/* Runs of 5xx are told as those of failed connects are. */
 static __always_inline void judge(const struct exchange *x, struct http_stats *e, __u32 class)
 {
 	struct task_endpoint who = { .task = x->task, .endpoint = x->endpoint };
@@ -144,7 +128,7 @@ static __always_inline void judge(const struct exchange *x, struct http_stats *e
 
 	if (class != 5) {
 		if (e->struck && bpf_map_delete_elem(&http_strikes_v1, &who) == 0)
-			tell_http(EVENT_HTTP_CLEARED, who, 0);
+			tell(EVENT_HTTP_CLEARED, who, 0);
 		return;
 	}
 	run = bpf_map_lookup_elem(&http_strikes_v1, &who);
@@ -155,7 +139,7 @@ static __always_inline void judge(const struct exchange *x, struct http_stats *e
 		bpf_map_update_elem(&http_strikes_v1, &who, &one, BPF_ANY);
 	}
 	e->struck = 1;
-	tell_http(EVENT_HTTP_STRIKE, who, n);
+	tell(EVENT_HTTP_STRIKE, who, n);
 }
 
 /* An HTTP/1 response. */

@@ -136,6 +136,13 @@ func TestConnectedResolverSocket(t *testing.T) {
 		}
 		return nil
 	})
+	// The name goes from the kernel first, the socket a moment later.
+	s.eventually(5*time.Second, func() error {
+		if got, err := ask(conn); err == nil {
+			return fmt.Errorf("still answered: %s", got)
+		}
+		return nil
+	})
 	fails(conn, "detached")
 }
 

@@ -226,9 +226,9 @@ func TestHTTPLoadTools(t *testing.T) {
 	if n, _ := strconv.ParseInt(m[1], 10, 64); n < 100 || served() < n || served() > n+16 { // what was in flight at the end
 		t.Errorf("wrk counts %d requests, the servers %d", n, served())
 	}
-	before := served()
+	before := served() // and up to 16 of wrk's may still be on their way
 	out = output(t, s.web, "h2load", "--h1", "-n2000", "-c8", "-t1", url)
-	if !strings.Contains(out, "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout") || served()-before != 2000 {
+	if !strings.Contains(out, "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout") || served()-before < 2000 || served()-before > 2016 {
 		t.Errorf("the servers count %d, h2load says:\n%s", served()-before, out)
 	}
 }

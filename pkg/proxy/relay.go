@@ -12,6 +12,9 @@ func (x *exchange) relay() ending {
 	x.headAt = x.l.now
 	x.status = x.answer.Status
 	if x.answer.Status == 101 {
+		if !x.head.Upgrade {
+			return x.malformed() // nobody asked for another protocol
+		}
 		return x.tunnel()
 	}
 	if !x.commit() {

@@ -60,7 +60,9 @@ func (m *Message) understand(f *field, value []byte) *Error {
 		return m.takeConnection(value)
 	case upgrade:
 		f.hop = true
-		m.upgrades = true
+		// To HTTP/2 nobody upgrades here: requests would pass unseen.
+		m.upgrades = !m.h2c && !equalFold(value, "h2c")
+		m.h2c = !m.upgrades
 	case keepAlive, proxyConnection:
 		f.hop = true
 	case te:
@@ -93,7 +95,8 @@ func (m *Message) takeLength(value []byte) *Error {
 	if m.ContentLength >= 0 {
 		return errTwoLengths // even of one value: which one did the others take?
 	}
-	if len(value) == 0 || len(value) > 18 {
+	// A leading zero is octal for some.
+	if len(value) == 0 || len(value) > 18 || value[0] == '0' && len(value) > 1 {
 		return errLength
 	}
 	n := int64(0)
@@ -180,7 +183,7 @@ func (m *Message) connectionNames(buf []byte) (err *Error) {
 					continue
 				}
 				switch f.known {
-				case contentLength, host, expect, requestID, forwardedFor, forwardedProto:
+				case contentLength, transferEncoding, trailer, host, expect, requestID, forwardedFor, forwardedProto:
 					err = errConnection
 				default:
 					f.hop = true

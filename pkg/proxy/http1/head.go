@@ -116,6 +116,7 @@ type Message struct {
 	hasHost    bool
 	hasProto   bool
 	upgrades   bool // an Upgrade field
+	h2c        bool // to HTTP/2
 	asksUp     bool // Connection: upgrade
 	encoded    bool // a Transfer-Encoding field
 }

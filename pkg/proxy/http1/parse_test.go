@@ -80,6 +80,8 @@ var refused = []struct {
 	{"Connection names the host", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, host\r\n\r\n", 400},
 	{"Connection that is no list", "GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\n\r\n", 400},
 	{"Connection names very many", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("a,", maxOptions+1) + "\r\n\r\n", 400},
+	{"octal length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 010\r\n\r\n", 400},
+	{"Connection names the encoding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n\r\n", 400},
 	{"upgrade with a body", "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\n", 400},
 	{"too many fields", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxFields) + "\r\n", 431},
 }
@@ -113,6 +115,8 @@ func TestAppendRequest(t *testing.T) {
 		{"trailers are welcome", "GET / HTTP/1.1\r\nTE: gzip, trailers\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added + "connection: te\r\nte: trailers\r\n"},
 		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 			"GET / HTTP/1.1\r\nHost: a\r\n" + added + "connection: upgrade\r\nupgrade: websocket\r\n"},
+		{"upgrade to HTTP/2", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+			"GET / HTTP/1.1\r\nHost: a\r\n" + added},
 		{"chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTrailer: x\r\n\r\n",
 			"POST / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\n" + added + "transfer-encoding: chunked\r\n"},
 		{"forwarded before", "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: own\r\n\r\n",

@@ -124,6 +124,11 @@ func (r *Route) Choose(c *Choice) (e *Endpoint, fresh bool) {
 func (r *Route) first(c *Choice, n uint32) uint32 {
 	switch r.LoadBalancing.Policy {
 	case lb.RoundRobin:
+		if len(c.Tried) > 0 {
+			// Another try takes no turn, or endpoints whose neighbours fail would
+			// get more than their share.
+			return (r.State.turn.Load() + 1) % n
+		}
 		return r.State.turn.Add(1) % n
 	case lb.SourceHash:
 		return c.Task.HashKey % n
