@@ -31,7 +31,7 @@ for dir in /tests/*/; do
     echo "### begin $name"
     start=$(cut -d. -f1 /proc/uptime)
     # shellcheck disable=SC2086,SC2065 # flags are several words; test is a program
-    (cd "$dir" && ./test -test.v -test.timeout=10m $flags </dev/null)
+    (cd "$dir" && ./test -test.v -test.timeout=18m $flags </dev/null)
     status=$?
     echo "### end $name $status $(($(cut -d. -f1 /proc/uptime) - start))"
 done
