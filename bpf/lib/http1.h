@@ -25,14 +25,23 @@ static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *s
 	return bpf_skb_load_bytes(skb, seg->at, h->bytes, n) ? 0 : n;
 }
 
-/* Whether these eight bytes, of the middle of a head, leave it there: no line
- * ends in them that an empty one may follow. The usual test for a zero byte,
- * which is right about the lowest one and in doubt says yes. */
+/* A bit for each of eight bytes that is b, and maybe for bytes above one: the
+ * usual test for a zero byte. */
+static __always_inline __u64 bytes_that_are(__u8 b, __u64 w)
+{
+	__u64 ones = 0x0101010101010101ULL;
+
+	w ^= b * ones;
+	return (w - ones) & ~w & 0x80 * ones;
+}
+
+/* Whether these eight bytes, of the middle of a head, leave it there: in them no
+ * line begins that may be empty, the first byte lowest. In doubt no. */
 static __always_inline bool is_inside(__u64 w)
 {
-	__u64 lf = w ^ 0x0a0a0a0a0a0a0a0aULL;
+	__u64 lf = bytes_that_are('\n', w);
 
-	return !((lf - 0x0101010101010101ULL) & ~lf & 0x8080808080808080ULL);
+	return !lf || !(((lf << 8) & (lf | bytes_that_are('\r', w))) | lf >> 63);
 }
 
 /* Where to go on reading at the beginning of a segment. */

@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,5 +55,110 @@ func TestHTTPDirect(t *testing.T) {
 			t.Errorf("got %d %q (%v)", status, body, err)
 		}
 		c.CloseIdleConnections()
+	}
+}
+
+// statusConfig has nginx answer with the status that the path names, and log it.
+const statusConfig = `daemon off;
+master_process off;
+error_log stderr;
+pid %[1]s/%[2]s.pid;
+events { worker_connections 256; }
+http {
+    log_format status $status;
+    access_log %[1]s/%[2]s.log status;
+    client_body_temp_path %[1]s/body.tmp;
+    proxy_temp_path %[1]s/proxy.tmp;
+    fastcgi_temp_path %[1]s/fastcgi.tmp;
+    uwsgi_temp_path %[1]s/uwsgi.tmp;
+    scgi_temp_path %[1]s/scgi.tmp;
+    keepalive_requests 100000;
+    server {
+        listen 8080 %[3]s;
+        location /200 { return 200 "hello"; }
+        location /204 { return 204; }
+        location /302 { return 302 http://s/200; }
+        location /404 { return 404; }
+        location /503 { return 503; }
+    }
+}
+`
+
+// startNginx runs one on a server until the test ends.
+func (s *shop) startNginx(server, options string) {
+	s.Helper()
+	h := s.w.Host(server)
+	s.servers[server] = h
+	s.write(server+".conf", fmt.Sprintf(statusConfig, s.dir, server, options))
+	ctx, cancel := context.WithCancel(s.Context())
+	nginx := h.Command(ctx, "nginx", "-p", s.dir, "-e", "stderr", "-c", s.path(server+".conf"))
+	if err := nginx.Start(); err != nil {
+		s.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { nginx.Wait(); close(done) }()
+	s.Cleanup(func() { cancel(); <-done })
+	s.eventually(10*time.Second, func() error {
+		c, err := h.Dial(ctx, "tcp", at(h.Addr4(), 8080))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// classes counts nginx's log by status class; it is written after the answer.
+func (s *shop) classes(server string, requests int) map[string]float64 {
+	s.Helper()
+	var lines []string
+	s.eventually(10*time.Second, func() error {
+		b, err := os.ReadFile(s.path(server + ".log"))
+		if lines = strings.Fields(string(b)); len(lines) < requests {
+			return fmt.Errorf("%d lines of %d (%v)", len(lines), requests, err)
+		}
+		return nil
+	})
+	out := make(map[string]float64)
+	for _, status := range lines {
+		out[status[:1]+"xx"]++
+	}
+	return out
+}
+
+// What the kernel counts is what the server has counted.
+func TestHTTPDirectNginx(t *testing.T) {
+	t.Parallel()
+	need(t, "nginx")
+	need(t, "h2load")
+	s := newShop(t)
+	s.startNginx("a", "")
+	s.startNginx("b", "http2")
+	s.begin(service("orders", "appProtocol: http\nmode: direct", "a"), service("stock", "appProtocol: http2\nmode: direct", "b"))
+	for _, to := range []struct {
+		server, service string
+		args            []string
+	}{
+		{"a", "orders", []string{"--h1", "-c8", "-n2000"}},
+		{"b", "stock", []string{"-c4", "-m32", "-n4000"}},
+	} {
+		args := to.args
+		for _, status := range []string{"200", "204", "302", "404", "503"} {
+			args = append(args, "http://"+s.at80(to.service)+"/"+status)
+		}
+		output(t, s.web, "h2load", args...)
+		var requests int
+		fmt.Sscanf(to.args[len(to.args)-1], "-n%d", &requests)
+		got := make(map[string]float64)
+		for _, class := range []string{"2xx", "3xx", "4xx", "5xx", "other", "none", "1xx"} {
+			if n := s.metric("connectd_http_requests_total", "service", to.service, "code_class", class); n > 0 {
+				got[class] = n
+			}
+		}
+		if want := s.classes(to.server, requests); !maps.Equal(got, want) {
+			t.Errorf("%s: counted %v, nginx %v", to.service, got, want)
+		}
+		if n := s.metric("connectd_http_connections_left_out_total", "service", to.service); n != 0 {
+			t.Errorf("%s: %v connections left out", to.service, n)
+		}
 	}
 }

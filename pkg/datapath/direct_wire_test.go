@@ -199,3 +199,24 @@ func TestDirectCuts(t *testing.T) {
 	r.run(r.dial(), exchanges)
 	r.want2("cut", [6]uint64{2: uint64(len(exchanges))}, 0)
 }
+
+// The end of a head is found wherever it lies, for the programs skip most of a
+// head eight bytes at a time.
+func TestDirectHeadEnds(t *testing.T) {
+	ends := []string{"\r\n", "\n"}
+	var now atomic.Pointer[[]exchange]
+	r := newDirectRig(t, scripts(func() []exchange { return *now.Load() }))
+	for n := range 48 {
+		end := ends[n%2]
+		head := "GET / HTTP/1.1" + end + "A: b" + end + "C: " + strings.Repeat("d", n/2) + end + "Host: s" + end + end
+		exchanges := []exchange{{send: parts(head), answer: parts(okHead)}, {send: parts(head + getHead), answer: parts(okHead)}}
+		now.Store(&exchanges)
+		before := r.counted()
+		c := r.dial()
+		r.run(c, exchanges)
+		c.Close()
+		if r.wantSince(before, [6]uint64{2: 1}, 1); t.Failed() {
+			t.Fatalf("head %q", head)
+		}
+	}
+}
