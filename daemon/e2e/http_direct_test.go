@@ -3,7 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -125,7 +125,8 @@ func (s *shop) classes(server string, requests int) map[string]float64 {
 	return out
 }
 
-// What the kernel counts is what the server has counted.
+// What the kernel counts is what the server has counted; of many HTTP/2 streams,
+// whose segments may overtake one another, within 1 %.
 func TestHTTPDirectNginx(t *testing.T) {
 	t.Parallel()
 	need(t, "nginx")
@@ -136,10 +137,11 @@ func TestHTTPDirectNginx(t *testing.T) {
 	s.begin(service("orders", "appProtocol: http\nmode: direct", "a"), service("stock", "appProtocol: http2\nmode: direct", "b"))
 	for _, to := range []struct {
 		server, service string
+		off             float64
 		args            []string
 	}{
-		{"a", "orders", []string{"--h1", "-c8", "-n2000"}},
-		{"b", "stock", []string{"-c4", "-m32", "-n4000"}},
+		{"a", "orders", 0, []string{"--h1", "-c8", "-n2000"}},
+		{"b", "stock", 0.01, []string{"-c4", "-m32", "-n4000"}},
 	} {
 		args := to.args
 		for _, status := range []string{"200", "204", "302", "404", "503"} {
@@ -148,13 +150,13 @@ func TestHTTPDirectNginx(t *testing.T) {
 		output(t, s.web, "h2load", args...)
 		var requests int
 		fmt.Sscanf(to.args[len(to.args)-1], "-n%d", &requests)
+		want, off := s.classes(to.server, requests), 0.0
 		got := make(map[string]float64)
 		for _, class := range []string{"2xx", "3xx", "4xx", "5xx", "other", "none", "1xx"} {
-			if n := s.metric("connectd_http_requests_total", "service", to.service, "code_class", class); n > 0 {
-				got[class] = n
-			}
+			got[class] = s.metric("connectd_http_requests_total", "service", to.service, "code_class", class)
+			off += math.Abs(got[class] - want[class])
 		}
-		if want := s.classes(to.server, requests); !maps.Equal(got, want) {
+		if most := to.off * float64(requests); off > most {
 			t.Errorf("%s: counted %v, nginx %v", to.service, got, want)
 		}
 		if n := s.metric("connectd_http_connections_left_out_total", "service", to.service); n != 0 {
