@@ -62,12 +62,10 @@ func (x *exchange) leave(f route.Failure, answered bool) {
 	e.Counters.Done(status, -1, time.Duration(x.l.clock()-x.tryBegan), x.body.bytes, x.reply.bytes)
 	switch {
 	case answered && f == route.NoFailure && status < 500:
-		if s, ok := x.l.p.runs.Succeeded(x.task.ID, e, time.Now()); ok {
-			x.l.p.strike(s)
-		}
+		x.l.p.judge(x.task.ID, e, true)
 	case x.ours:
 	case answered || f != route.NoFailure:
-		x.l.p.strike(x.l.p.runs.Failed(x.task.ID, e, time.Now()))
+		x.l.p.judge(x.task.ID, e, false)
 	}
 }
 
@@ -94,11 +92,7 @@ func (x *exchange) account(end ending) {
 		s.Timeouts.Add(1)
 	}
 	if x.retries > 0 {
-		outcome := route.RetryFailure
-		if x.headAt != 0 && x.status < 500 {
-			outcome = route.RetrySuccess
-		}
-		s.Retries[outcome].Add(1)
+		s.Retried(x.headAt != 0 && x.status < 500)
 	}
 	if x.route.HTTP.AccessLog.Path != "" && x.l.p.params.Access != nil {
 		x.log(took, status)

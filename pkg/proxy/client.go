@@ -12,14 +12,13 @@ import (
 // nor coroutine.
 type client struct {
 	sock
-	l      *loop
-	seat   *seat
-	task   lb.TaskID
-	vip    netip.AddrPort // what it connected to
-	remote netip.AddrPort
-	x      *exchange // a request on its way in, or in flight; nil between requests
-	h2     *h2Client // HTTP/2 from its preface on
-	timer  timer
+	l     *loop
+	seat  *seat
+	task  lb.TaskID
+	vip   netip.AddrPort // what it connected to
+	x     *exchange      // a request on its way in, or in flight; nil between requests
+	h2    *h2Client      // HTTP/2 from its preface on
+	timer timer
 
 	requests  uint32 // served
 	gone      bool

@@ -6,6 +6,7 @@ import (
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/proxy/h2"
+	"connectd/pkg/proxy/http1"
 	"connectd/pkg/proxy/route"
 )
 
@@ -25,6 +26,7 @@ type h2Request struct {
 	host     *route.Endpoint // of the latest try
 	pooled   bool
 	freed    bool // a try was on a connection that had died in its pool
+	ours     bool // the latest failure was not the endpoint's
 	start    int64
 	tryBegan int64
 	moved    int64 // bytes when idleness was looked at last
@@ -89,8 +91,10 @@ func (l *loop) Dial(x *h2.Exchange) {
 }
 
 func (q *h2Request) connect() {
+	q.ours = false
 	u, err := q.l.h2Session(q.c.seat, q.endpoint)
 	if err != nil {
+		q.ours = noDescriptor(err)
 		q.x.Failed(h2.ConnectFailed)
 		return
 	}
@@ -118,7 +122,7 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		return false
 	}
 	v := route.Decide(q.route.HTTP.Retry, route.Try{
-		Failure: failure, Idempotent: idempotent(x.Method), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
+		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
 	}, &q.route.State.Budget, l.now)
 	if v == route.AgainFree {
 		// As if it had not been: the endpoint did nothing wrong.
@@ -160,16 +164,13 @@ func (q *h2Request) leave(f route.Failure, status int) {
 	}
 	q.endpoint = nil
 	e.InFlight.Add(-1)
-	p := q.l.p
 	e.Counters.Done(status, q.x.GRPCStatus, time.Duration(q.l.clock()-q.tryBegan), q.x.Received, q.x.Sent)
 	switch {
-	case f == route.RefusedStream || f == route.Unsent:
+	case f == route.RefusedStream || f == route.Unsent || q.ours:
 	case f != route.NoFailure || status >= 500 || q.x.GRPCStatus == grpcUnavailable:
-		p.strike(p.runs.Failed(q.task.ID, e, time.Now()))
+		q.l.p.judge(q.task.ID, e, false)
 	case status != 0:
-		if s, ok := p.runs.Succeeded(q.task.ID, e, time.Now()); ok {
-			p.strike(s)
-		}
+		q.l.p.judge(q.task.ID, e, true)
 	}
 	q.release()
 }
@@ -207,11 +208,7 @@ func (l *loop) Done(x *h2.Exchange) {
 		s.Timeouts.Add(1)
 	}
 	if q.retries > 0 {
-		outcome := route.RetryFailure
-		if x.Status != 0 && x.Status < 500 && x.GRPCStatus != grpcUnavailable {
-			outcome = route.RetrySuccess
-		}
-		s.Retries[outcome].Add(1)
+		s.Retried(x.Status != 0 && x.Status < 500 && x.GRPCStatus != grpcUnavailable)
 	}
 	if q.route.HTTP.AccessLog.Path != "" && l.p.params.Access != nil {
 		q.log(took)
@@ -272,12 +269,4 @@ func (q *h2Request) log(took time.Duration) {
 		}
 	}
 	q.l.p.params.Access.Log(q.route.HTTP.AccessLog, e)
-}
-
-func idempotent(method string) bool {
-	switch method {
-	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
-		return true
-	}
-	return false
 }

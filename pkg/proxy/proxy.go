@@ -210,9 +210,14 @@ func (p *Proxy) Close() error {
 	return errors.Join(errs...)
 }
 
-// strike reports a run of failures.
-func (p *Proxy) strike(s lb.Strike) {
-	if p.params.Strike != nil {
+// judge counts what a try says of an endpoint, and reports the run of failures
+// that it goes on with or ends.
+func (p *Proxy) judge(task lb.TaskID, e *route.Endpoint, good bool) {
+	if !good {
+		p.params.Strike(p.runs.Failed(task, e, time.Now()))
+		return
+	}
+	if s, ended := p.runs.Succeeded(task, e, time.Now()); ended {
 		p.params.Strike(s)
 	}
 }

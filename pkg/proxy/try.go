@@ -43,10 +43,10 @@ func (x *exchange) connect(e *route.Endpoint) (*upstream, route.Failure) {
 			return u, route.NoFailure
 		}
 	}
-	x.pooled = false
+	x.pooled, x.ours = false, false
 	u, err := l.dial(x.c.seat, e)
 	if err != nil {
-		x.connectFailed(err)
+		x.ours = noDescriptor(err)
 		return nil, route.ConnectFailed
 	}
 	x.take(u)
@@ -66,20 +66,9 @@ func (x *exchange) connect(e *route.Endpoint) (*upstream, route.Failure) {
 	}
 	if err != nil {
 		x.letGo()
-		if err != unix.ECANCELED {
-			x.connectFailed(err)
-		}
 		return nil, route.ConnectFailed
 	}
 	return u, route.NoFailure
-}
-
-// connectFailed notes failures that are not the endpoint's.
-func (x *exchange) connectFailed(err error) {
-	if err == unix.EMFILE || err == unix.ENFILE {
-		x.ours = true
-		x.l.p.refused(reasonNoDescriptor)
-	}
 }
 
 // cut is the failure of a connection that ended before any of an answer.

@@ -144,6 +144,9 @@ func (l *loop) dial(s *seat, e *route.Endpoint) (*upstream, error) {
 // dialInto begins a connection of a sock that has its owner.
 func (l *loop) dialInto(k *sock, s *seat, e *route.Endpoint) (err error) {
 	if k.fd, err = s.socket(e.Address); err != nil {
+		if noDescriptor(err) {
+			l.p.refused(reasonNoDescriptor)
+		}
 		return err
 	}
 	if err := l.watch(k); err != nil {
@@ -156,6 +159,10 @@ func (l *loop) dialInto(k *sock, s *seat, e *route.Endpoint) (err error) {
 	}
 	return nil
 }
+
+// noDescriptor says that a connection failed for what we lack, and not for its
+// endpoint.
+func noDescriptor(err error) bool { return err == unix.EMFILE || err == unix.ENFILE }
 
 // soError says what became of a connect.
 func soError(fd int) error {

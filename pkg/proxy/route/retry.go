@@ -97,6 +97,15 @@ const (
 	retryOutcomes = RetryRefused + RetryOutcome(verdicts)
 )
 
+// Retried counts a request that was tried again.
+func (s *Service) Retried(well bool) {
+	if well {
+		s.Retries[RetrySuccess].Add(1)
+	} else {
+		s.Retries[RetryFailure].Add(1)
+	}
+}
+
 // RetryOutcomes are the words of Service.Retries, by index; an empty one is not
 // in use.
 func RetryOutcomes() []string {
