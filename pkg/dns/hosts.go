@@ -149,11 +149,12 @@ func (h *hosts) write() {
 	st := h.current()
 	wanted := make(map[string]bool)
 	for _, t := range st.tasks {
-		if t.HostsFile == "" || wanted[t.HostsFile] {
-			continue
+		for _, file := range t.HostsFiles {
+			if !wanted[file] {
+				wanted[file] = true
+				h.writeFile(file, h.entries(st, st.scopes[t.ID], file))
+			}
 		}
-		wanted[t.HostsFile] = true
-		h.writeFile(t.HostsFile, h.entries(st, st.scopes[t.ID]))
 	}
 	for file := range h.written {
 		if !wanted[file] {
@@ -178,13 +179,13 @@ func (h *hosts) writeFile(file string, entries []HostEntry) {
 	h.written[file] = text
 }
 
-func (h *hosts) entries(st *state, sc *scope) []HostEntry {
+func (h *hosts) entries(st *state, sc *scope, file string) []HostEntry {
 	h.mu.Lock()
 	known := h.asked(sc.task.ID)
 	h.mu.Unlock()
-	if _, begun := h.written[sc.task.HostsFile]; !begun {
+	if _, begun := h.written[file]; !begun {
 		// What the task asked for before a restart of ours stands in the file.
-		if names, err := blockNames(sc.task.HostsFile); err == nil {
+		if names, err := blockNames(file); err == nil {
 			known.insert(names...)
 		}
 	}

@@ -124,7 +124,7 @@ func hostsWorld(t *testing.T, file string, d *plan.Desired) (r *Responder, flush
 	t.Helper()
 	w := newWorld(t, func(_ *Params, base *plan.Desired) {
 		*base = *d
-		base.Tasks[0].HostsFile = file
+		base.Tasks[0].HostsFiles = []string{file}
 	})
 	return w.Responder, func(next *plan.Desired) string {
 		t.Helper()
@@ -204,7 +204,7 @@ func TestHostsFileOfLargeScope(t *testing.T) {
 	}
 	w := newWorld(t, func(_ *Params, d *plan.Desired) {
 		*d = *catalog(maxHosts)
-		d.Tasks[0].HostsFile = file
+		d.Tasks[0].HostsFiles = []string{file}
 	})
 	for _, name := range []string{"service-00005", "SERVICE-00003.prod", "service-00005", "unknown"} {
 		q := query(name, mdns.TypeA)

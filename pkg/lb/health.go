@@ -55,6 +55,30 @@ func (v Verdict) String() string {
 	return "unknown"
 }
 
+// Declared is what an endpoint's own side says of it: its container, or the
+// connectd of its node.
+type Declared uint8
+
+const (
+	DeclaredNothing   Declared = iota // nobody there speaks for it: probes from here decide
+	DeclaredPending                   // not ready yet: takes no connections
+	DeclaredHealthy                   // probed there, so not from here
+	DeclaredUnhealthy                 // was ready, and is not: takes none, but in panic
+)
+
+var declared = [...]string{"nothing", "pending", "healthy", "unhealthy"}
+
+func (d Declared) String() string {
+	if int(d) < len(declared) {
+		return declared[d]
+	}
+	return "declared(" + itoa(int(d)) + ")"
+}
+
+// Probed says whether an endpoint of a service with a health check is probed
+// from this node: others are spoken for by their own.
+func (e *Endpoint) Probed() bool { return e.Task != "" || e.Declared == DeclaredNothing }
+
 // State is what a plan decided about an endpoint.
 type State uint8
 

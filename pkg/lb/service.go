@@ -115,6 +115,8 @@ type Endpoint struct {
 	Zone     string         // availability zone id such as use1-az1; "" is unknown
 	Weight   uint16         // share of new connections relative to the others; at least 1
 	Draining bool           // no new connections but as a last resort
+	Declared Declared       // what its own side says of it
+	Task     string         // local task that serves it, which it is probed from; "" is none
 }
 
 // LoadBalancing is how a service spreads connections.

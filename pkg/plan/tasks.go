@@ -152,6 +152,6 @@ func (r *service) offers(id lb.EndpointID) bool {
 func equalTasks(a, b *Task) bool {
 	return a.ID == b.ID && a.HashKey == b.HashKey && a.Scope == b.Scope && slices.Equal(a.Avoid, b.Avoid) &&
 		a.Name == b.Name && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID && a.CgroupLevel == b.CgroupLevel &&
-		a.NetnsPath == b.NetnsPath && a.HostsFile == b.HostsFile && a.ResolvConf == b.ResolvConf &&
+		a.NetnsPath == b.NetnsPath && slices.Equal(a.HostsFiles, b.HostsFiles) && a.ECS == b.ECS && a.ResolvConf == b.ResolvConf &&
 		slices.Equal(a.Namespaces, b.Namespaces) && slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search)
 }

@@ -120,7 +120,7 @@ func (s *Static) Refresh() (changed bool) {
 func (s *Static) look(c Client, old *held) (*held, error) {
 	h := &held{client: c, task: lb.Task{
 		Name: c.Name, Namespaces: c.Namespaces, NetnsPath: c.NetnsPath,
-		HostsFile: c.HostsFile, ResolvConf: c.resolvConf(),
+		HostsFiles: c.hostsFiles(), ResolvConf: c.resolvConf(),
 	}}
 	problem := s.readResolvers(h, old)
 	if problem != nil && h.task.Resolvers == nil {
@@ -169,6 +169,13 @@ func isAt(ns *netns.Handle, path string) bool {
 	return unix.Stat(path, &st) == nil && st.Ino == ns.Inode()
 }
 
+func (c Client) hostsFiles() []string {
+	if c.HostsFile == "" {
+		return nil
+	}
+	return []string{c.HostsFile}
+}
+
 // resolvConf is the file that the client's processes read: what ip-netns(8)
 // mounts for a named namespace, a process's own, or the node's.
 func (c Client) resolvConf() string {
@@ -205,7 +212,7 @@ func (s *Static) tasks() []lb.Task {
 
 func sameTask(a, b lb.Task) bool {
 	return a.Name == b.Name && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID && a.CgroupLevel == b.CgroupLevel &&
-		a.NetnsPath == b.NetnsPath && a.HostsFile == b.HostsFile && a.ResolvConf == b.ResolvConf && slices.Equal(a.Namespaces, b.Namespaces) &&
+		a.NetnsPath == b.NetnsPath && slices.Equal(a.HostsFiles, b.HostsFiles) && a.ResolvConf == b.ResolvConf && slices.Equal(a.Namespaces, b.Namespaces) &&
 		slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search)
 }
 

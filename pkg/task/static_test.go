@@ -331,7 +331,7 @@ func TestConcurrentUse(t *testing.T) {
 func TestSameTask(t *testing.T) {
 	full := func() lb.Task {
 		return lb.Task{Name: "a", Namespaces: []string{"x"}, NetnsCookie: 1, CgroupID: 2, CgroupLevel: 3, NetnsPath: "p",
-			HostsFile: "h", ResolvConf: "r", Resolvers: []netip.Addr{netip.IPv4Unspecified()}, Search: []string{"s"}}
+			HostsFiles: []string{"h"}, ResolvConf: "r", Resolvers: []netip.Addr{netip.IPv4Unspecified()}, Search: []string{"s"}}
 	}
 	if !sameTask(full(), full()) {
 		t.Error("equal tasks are not the same")
@@ -340,7 +340,7 @@ func TestSameTask(t *testing.T) {
 		"name": func(t *lb.Task) { t.Name = "" }, "namespaces": func(t *lb.Task) { t.Namespaces = nil },
 		"cookie": func(t *lb.Task) { t.NetnsCookie = 0 }, "cgroup": func(t *lb.Task) { t.CgroupID = 0 },
 		"level": func(t *lb.Task) { t.CgroupLevel = 0 }, "path": func(t *lb.Task) { t.NetnsPath = "" },
-		"hosts": func(t *lb.Task) { t.HostsFile = "" }, "resolv.conf": func(t *lb.Task) { t.ResolvConf = "" },
+		"hosts": func(t *lb.Task) { t.HostsFiles = nil }, "resolv.conf": func(t *lb.Task) { t.ResolvConf = "" },
 		"resolvers": func(t *lb.Task) { t.Resolvers = nil }, "search": func(t *lb.Task) { t.Search = nil },
 	} {
 		other := full()
