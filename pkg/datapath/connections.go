@@ -48,7 +48,8 @@ func (d *Datapath) Connections(keep func(*Connection) bool, limit int, in Namesp
 			return nil, 0, fmt.Errorf("read connections: %w", err)
 		}
 		c := decodeConnection(&e.value)
-		if !keep(&c) {
+		_, again := at[e.key] // a walk may start over when what it stands on is deleted
+		if again || !keep(&c) {
 			continue
 		}
 		if total++; total > limit {
