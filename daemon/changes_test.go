@@ -13,7 +13,7 @@ import (
 
 func TestChangeLog(t *testing.T) {
 	var out bytes.Buffer
-	c := &changeLog{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+	c := &changeLog{events: newEventLog(), log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}

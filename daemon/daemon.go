@@ -71,6 +71,10 @@ type daemon struct {
 	ejected     metrics.EjectionRecorder
 	ended       endedCounter
 	changes     changeLog
+	events      *eventLog
+	vips        vipIndex
+	known       knownTasks
+	brake       brake
 	directError string // what readDirect logged last; the loop's
 	live        liveBytes
 	own         *netns.Handle          // the node's own network namespace
@@ -100,13 +104,13 @@ func build(configPath string) (*daemon, error) {
 	if err := config.CheckHost(); err != nil {
 		return nil, err
 	}
-	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config)}
-	d.changes.log = d.log.With("component", "plan")
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog()}
+	d.changes.log, d.changes.events = d.log.With("component", "plan"), d.events
 	d.config.Store(config)
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -227,7 +231,7 @@ func (d *daemon) openPlan(c *Config) error {
 	d.loop = reconcile.New(reconcile.Params{
 		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: kernel{d.datapath, d}, Journal: d.journal,
 		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
-		Tasks:   d.tasks.Tasks,
+		Tasks:   d.plannedTasks,
 		Publish: d.publish,
 		Passed:  d.passes.Observe,
 	})
@@ -242,6 +246,7 @@ func (d *daemon) openRooms(c *Config) error {
 	var err error
 	d.dns, err = dns.New(dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
+		Refused: d.refusedName,
 	})
 	if err != nil {
 		return err
@@ -259,6 +264,7 @@ func (d *daemon) openRooms(c *Config) error {
 // publish hands a plan that the kernel holds to everybody else.
 func (d *daemon) publish(p *plan.Desired) {
 	d.readDirect(p)
+	d.known.publish(p)
 	d.changes.publish(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)
@@ -276,7 +282,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refresh, d.upkeep, d.followConfig,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
@@ -290,6 +296,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.proxy.Away() // names resolve as long as it takes
 	d.dns.Away()
 	cancel()
+	defer d.brake.wait() // before what it works on is closed
 	return g.Wait()
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
@@ -38,6 +39,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 	}
 	x.memory()
 	x.resolver()
+	x.brake(config)
 	x.daemon(ctx, config)
 	return x.checks
 }
@@ -216,6 +218,18 @@ func (x *examination) resolver() {
 		return
 	}
 	x.add("name lookups", control.SeverityOK, "go to DNS", "")
+}
+
+func (x *examination) brake(c *Config) {
+	since, err := readBrake(c.StateDir)
+	switch {
+	case err != nil:
+		x.add("brake", control.SeveritySkip, err.Error(), "")
+	case !since.IsZero():
+		x.add("brake", control.SeverityWarn, "connectd is OFF on this node by command, since "+since.Format(time.RFC3339)+": no task is served", "connectd on")
+	default:
+		x.add("brake", control.SeverityOK, "not pulled: tasks are served", "")
+	}
 }
 
 func (x *examination) daemon(ctx context.Context, c *Config) {

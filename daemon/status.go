@@ -18,7 +18,7 @@ func (d *daemon) status() control.Status {
 	c, p, loop := d.config.Load(), d.plan(), d.loop.Status()
 	out := control.Status{
 		Problems: []control.Problem{}, Version: Version, PID: os.Getpid(), Started: d.started,
-		UptimeSeconds: time.Since(d.started).Seconds(), NotReady: d.notReady(),
+		UptimeSeconds: time.Since(d.started).Seconds(), NotReady: d.notReady(), Off: d.offSince(),
 		Config: d.configStatus(), Tasks: d.taskStatus(c), Kernel: d.kernelStatus(),
 		Reconcile: control.Reconcile{
 			Revision: loop.Planned, Applied: loop.Revision, LagSeconds: loop.Lag.Seconds(), Errors: loop.Errors,
