@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"connectd/pkg/lb"
 )
@@ -32,11 +31,6 @@ func (s *Server) handler() http.Handler {
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			if r.ContentLength == 0 {
-				// Or net/http takes the silence of a client that waits for longer
-				// than a read may take for its end.
-				http.NewResponseController(w).SetReadDeadline(time.Time{})
-			}
 			value, err := answer(r)
 			w.Header().Set("Content-Type", "application/json")
 			if rows, ok := value.(iter.Seq[any]); ok && err == nil {

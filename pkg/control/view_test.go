@@ -223,24 +223,6 @@ func TestView(t *testing.T) {
 	}
 }
 
-// What takes longer than a request may take to be read is not taken for a
-// client that left.
-func TestWorkOutlastsReading(t *testing.T) {
-	b := newNode().backend()
-	b.Off = func(ctx context.Context, _ bool) (Brake, error) {
-		select {
-		case <-ctx.Done():
-			return Brake{}, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
-			return Brake{}, nil
-		}
-	}
-	socket := narrow(t, b, func(l *limits) { l.read = 20 * time.Millisecond })
-	if _, err := NewClient(socket).Off(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
 // A node that is off says so, and does not count its tasks as broken.
 func TestOffIsAProblem(t *testing.T) {
 	s := newNode().status()
