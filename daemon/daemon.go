@@ -265,6 +265,7 @@ func (d *daemon) openRooms(c *Config) error {
 func (d *daemon) publish(p *plan.Desired) {
 	d.readDirect(p)
 	d.known.publish(p)
+	d.vips.publish()
 	d.changes.publish(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
@@ -53,9 +54,11 @@ func (d *daemon) refused(e control.Event) {
 	d.log.Warn("refused", attrs...)
 }
 
-// vipIndex finds what a VIP is called in a plan.
-type vipIndex struct {
-	mu    sync.Mutex
+// vipIndex finds what a VIP is called in a plan. It is made when first needed,
+// and dropped with its plan: that of 100,000 endpoints is large.
+type vipIndex struct{ latest atomic.Pointer[vipNames] }
+
+type vipNames struct {
 	plan  *plan.Desired
 	names map[netip.Addr][]vipName
 }
@@ -73,23 +76,29 @@ type vip struct {
 	service   *plan.Service // nil: no service has the port
 }
 
-// find looks a VIP up; the index is made anew for another plan than the last.
-func (x *vipIndex) find(p *plan.Desired, address netip.AddrPort, protocol lb.Protocol) vip {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.plan != p {
-		x.plan, x.names = p, make(map[netip.Addr][]vipName, 2*len(p.Services))
-		for _, s := range p.Services {
-			for i := range s.Names {
-				n := &s.Names[i]
-				for _, a := range addresses(n.V4, n.V6) {
-					x.names[a] = append(x.names[a], vipName{s, n})
-				}
+func (x *vipIndex) publish() { x.latest.Store(nil) }
+
+func (x *vipIndex) of(p *plan.Desired) *vipNames {
+	if v := x.latest.Load(); v != nil && v.plan == p {
+		return v
+	}
+	v := &vipNames{plan: p, names: make(map[netip.Addr][]vipName, 2*len(p.Services))}
+	for _, s := range p.Services {
+		for i := range s.Names {
+			n := &s.Names[i]
+			for _, a := range addresses(n.V4, n.V6) {
+				v.names[a] = append(v.names[a], vipName{s, n})
 			}
 		}
 	}
+	x.latest.Store(v)
+	return v
+}
+
+// find looks a VIP and port up.
+func (x *vipIndex) find(p *plan.Desired, address netip.AddrPort, protocol lb.Protocol) vip {
 	var out vip
-	for _, v := range x.names[address.Addr()] {
+	for _, v := range x.of(p).names[address.Addr()] {
 		out.name, out.namespace = v.name.DNSName, v.service.Name.Namespace
 		if v.service.Protocol == protocol && slices.Contains(v.name.Ports, address.Port()) {
 			out.service = v.service
