@@ -53,10 +53,10 @@ func TestCapabilities(t *testing.T) {
 	s.wrapper = confined(caps)
 	s.start()
 	orders, cache := s.at80("orders"), s.at80("cache")
-	if got := spread(s.web, "tcp", cache, 4); got["b"] != 4 {
+	if got := spread(s.web, "tcp", cache, 4); got["b"]+got["c"] != 4 {
 		t.Errorf("over TCP cache leads to %v", got)
 	}
-	if got := curlIn(s.web, nil, "http://"+orders+"/"); !strings.HasPrefix(got, "a\n") {
+	if got := curlIn(s.web, nil, "http://"+orders+"/"); !strings.HasPrefix(got, "a") {
 		t.Errorf("over HTTP orders leads to %q", got)
 	}
 	hosts := s.path("docker/hosts")
@@ -66,15 +66,15 @@ func TestCapabilities(t *testing.T) {
 		}
 		return nil
 	})
-	conn := hold(t, s.web, cache)
+	conn := holdAt(t, s.web, cache, "b")
 	s.catalog(service("orders", "appProtocol: http\nhealthCheck: {protocol: tcp, from: caller, intervalSeconds: 0.1, timeoutSeconds: 0.1}", "a") +
-		service("cache", "drain: {timeoutSeconds: 0.2}", "b, draining: true"))
+		service("cache", "drain: {deadlineSeconds: 0.2}", "b, draining: true", "c"))
 	if err := conn.ended(20 * time.Second); err != nil {
 		t.Errorf("a drain: %s", err)
 	}
 	s.daemon.kill()
 	s.start() // adopts what is pinned
-	if got := curlIn(s.web, nil, "http://"+orders+"/"); !strings.HasPrefix(got, "a\n") {
+	if got := curlIn(s.web, nil, "http://"+orders+"/"); !strings.HasPrefix(got, "a") {
 		t.Errorf("after a restart orders leads to %q", got)
 	}
 	s.daemon.stop()
@@ -110,11 +110,12 @@ func TestCapabilities(t *testing.T) {
 // newConfinedShop has a client that is a process with all capabilities, and
 // what else of a node takes some.
 func newConfinedShop(t *testing.T) *shop {
-	s, webs := newHTTPShop(t, "a")
-	b := s.w.Host("b")
-	b.ServeName("b", at(b.Addr4(), 8080))
-	s.servers["b"] = b
-	_ = webs
+	s, _ := newHTTPShop(t, "a")
+	for _, name := range []string{"b", "c"} {
+		h := s.w.Host(name)
+		h.ServeName(name, at(h.Addr4(), 8080))
+		s.servers[name] = h
+	}
 	s.clients = nil
 	sleeper := s.web.Command(context.Background(), "sleep", "600")
 	if err := sleeper.Start(); err != nil {
@@ -133,6 +134,6 @@ func newConfinedShop(t *testing.T) *shop {
 	g := testutil.NewCgroup(t)
 	s.clients = append(s.clients, fmt.Sprintf("{name: cron, cgroup: %s, namespaces: [prod], resolvConf: %s}", g.Path(), conf))
 	s.configure()
-	s.catalog(service("orders", "appProtocol: http", "a") + service("cache", "", "b"))
+	s.catalog(service("orders", "appProtocol: http", "a") + service("cache", "", "b", "c"))
 	return s
 }
