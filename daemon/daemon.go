@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/control"
@@ -81,16 +83,25 @@ type daemon struct {
 	cookie      func() (uint64, error) // of it
 	seated      sync.Map               // names of the tasks that have their sockets
 	ready       atomic.Bool            // the first plan is in force and its tasks were tried
+	notify      *notifier
+	hup         chan os.Signal // SIGHUP, which would end a process that does not listen yet
 }
 
 // Run runs the daemon until ctx ends. The first error of the start is
 // returned, with everything undone but the pins of an earlier daemon.
 func Run(ctx context.Context, configPath string) error {
+	if err := enterHostCgroups(); err != nil {
+		return err
+	}
+	n := startNotifier()
+	defer n.close()
 	d, err := build(configPath)
 	if err != nil {
 		return err
 	}
 	defer d.close()
+	d.notify = n
+	n.watch(d.log, d.alive, d.summary)
 	return d.run(ctx)
 }
 
@@ -101,10 +112,11 @@ func build(configPath string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := config.CheckHost(); err != nil {
+	if err := errors.Join(config.CheckHost(), mustSeeHost(config)); err != nil {
 		return nil, err
 	}
-	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog()}
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(), hup: make(chan os.Signal, 1)}
+	signal.Notify(d.hup, unix.SIGHUP)
 	d.changes.log, d.changes.events = d.log.With("component", "plan"), d.events
 	d.config.Store(config)
 	limitMemory(config)
@@ -294,6 +306,7 @@ func (d *daemon) run(ctx context.Context) error {
 	case <-gctx.Done():
 	}
 	d.ready.Store(false)
+	d.notify.stopping()
 	d.proxy.Away() // names resolve as long as it takes
 	d.dns.Away()
 	cancel()
@@ -314,6 +327,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
+	d.notify.ready()
 	p := d.loop.Desired()
 	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))
 	return nil
@@ -359,6 +373,9 @@ func every(ctx context.Context, interval time.Duration, fn func()) error {
 // close lets go of everything that build opened, whatever part of it.
 func (d *daemon) close() error {
 	var errs []error
+	if d.hup != nil {
+		signal.Stop(d.hup)
+	}
 	if d.control != nil {
 		errs = append(errs, d.control.Close())
 	}

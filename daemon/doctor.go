@@ -16,10 +16,7 @@ import (
 	"connectd/pkg/task"
 )
 
-const (
-	trueRootID  = 1         // kernfs gives the root of the cgroup2 tree inode 1
-	leastMemory = 256 << 20 // maps of the default limits, a full plan, and room for the Go heap to grow
-)
+const leastMemory = 256 << 20 // maps of the default limits, a full plan, and room for the Go heap to grow
 
 // Doctor examines this node: whether connectd can work here, and whether a
 // daemon that should be at work is. It changes nothing that lasts.
@@ -32,6 +29,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 	}
 	x.verdict("clients", config.CheckHost(), fmt.Sprintf("static clients, all there: %d", len(config.Clients)),
 		"make what is missing, or take the client out of the config")
+	x.host(config)
 	x.features()
 	if cgroup := x.cgroup(config); cgroup != "" {
 		x.hooks(config, cgroup)
@@ -59,6 +57,20 @@ func (x *examination) verdict(name string, err error, good, fix string) {
 	x.add(name, control.SeverityOK, good, "")
 }
 
+// host tells what of the machine this process sees.
+func (x *examination) host(c *Config) {
+	for _, f := range lookAtHost(c) {
+		switch {
+		case f.err == nil:
+			x.add(f.name, control.SeverityOK, f.detail, "")
+		case f.fatal:
+			x.add(f.name, control.SeverityFail, f.err.Error(), f.fix)
+		default:
+			x.add(f.name, control.SeverityWarn, f.err.Error(), f.fix)
+		}
+	}
+}
+
 func (x *examination) features() {
 	for _, f := range datapath.Features() {
 		switch {
@@ -83,12 +95,7 @@ func (x *examination) cgroup(c *Config) string {
 		x.add("root of the tree", control.SeverityWarn, "the config confines the hooks to "+c.Cgroup, "only processes below it are clients; use cgroup: auto for all")
 		return c.Cgroup
 	}
-	id, err := datapath.CgroupID(root)
-	if err == nil && id != trueRootID {
-		err = fmt.Errorf("%s is cgroup %d, not the root of the tree: this is a private cgroup namespace", root, id)
-	}
-	x.verdict("root of the tree", err, root, "run in the host's cgroup namespace (ECS: bind mount the host's /sys/fs/cgroup)")
-	return root
+	return root // whether it is the machine's, host has told
 }
 
 func (x *examination) hooks(c *Config, cgroup string) {

@@ -46,6 +46,22 @@ func (d *daemon) status() control.Status {
 	return out
 }
 
+// summary is the status in a line.
+func (d *daemon) summary() string {
+	if waiting := d.notReady(); waiting != nil {
+		return "not ready: waiting for " + strings.Join(waiting, " and ")
+	}
+	p := d.plan()
+	line := fmt.Sprintf("ready: %d services, %d tasks", len(p.Services), len(p.Tasks))
+	if n := len(d.seats.Errors()); n > 0 {
+		line += fmt.Sprintf(", %d of them not attached", n)
+	}
+	if d.loop.Status().Error != "" {
+		line += ", the kernel cannot be written"
+	}
+	return line
+}
+
 func countService(out *control.Status, s *plan.Service) {
 	for _, e := range s.Endpoints {
 		out.Endpoints[e.State.String()]++
