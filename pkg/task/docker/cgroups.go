@@ -242,7 +242,7 @@ func (w *Watcher) foundProcess(id, path string, pid int) {
 		w.mu.Unlock()
 		return
 	}
-	c.pid = pid
+	c.pid, c.found = pid, time.Now()
 	w.cgroups[id] = c
 	w.mu.Unlock()
 	w.change(id, func(e *entry) {

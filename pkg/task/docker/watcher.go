@@ -87,9 +87,10 @@ type entry struct {
 
 // seen is a container's cgroup.
 type seen struct {
-	path string
-	pid  int
-	at   time.Time
+	path  string
+	at    time.Time
+	pid   int       // its first process, 0 not known yet
+	found time.Time // the process
 }
 
 const (

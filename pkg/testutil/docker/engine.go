@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -299,7 +300,28 @@ func (e *Engine) end(signal syscall.Signal) error {
 		return fmt.Errorf("stop dockerd: it had to be killed after %s: %s", stopTime, e.Log(10))
 	}
 	e.cmd = nil
-	return nil
+	return e.awaitContainerd()
+}
+
+// awaitContainerd waits until the containerd of a dockerd that ended has ended
+// too, and removes the file with its pid: the next dockerd takes it for alive
+// while init has not reaped it.
+func (e *Engine) awaitContainerd() error {
+	path := e.path("exec/containerd/containerd.pid")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil // it removed the file, or was never started
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	for deadline := time.Now().Add(stopTime); owned.Alive(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("stop containerd: process %d is alive after %s", pid, stopTime)
+		}
+	}
+	return os.Remove(path)
 }
 
 // Close kills dockerd, shims and containers, and removes all that was made.

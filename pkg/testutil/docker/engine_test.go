@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,7 +234,9 @@ func left(t *testing.T, dir, name string) (found []string) {
 	}
 	cgroups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, path := range cgroups {
-		if text, _ := os.ReadFile(path); strings.Contains(string(text), name) {
+		text, _ := os.ReadFile(path)
+		pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+		if strings.Contains(string(text), name) && owned.Alive(pid) {
 			found = append(found, "process "+path)
 		}
 	}
