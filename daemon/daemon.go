@@ -21,12 +21,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"connectd/pkg/catalog"
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
 	"connectd/pkg/dns"
 	"connectd/pkg/health"
-	"connectd/pkg/lb"
 	"connectd/pkg/metrics"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
@@ -34,6 +34,7 @@ import (
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/reconcile"
 	"connectd/pkg/task"
+	"connectd/pkg/task/docker"
 )
 
 const (
@@ -60,7 +61,10 @@ type daemon struct {
 	journal     *journalFile
 	datapath    *datapath.Datapath
 	catalog     *file.Source
-	tasks       *task.Static
+	tasks       residents
+	docker      *docker.Watcher // nil: ECS is not looked at
+	problems    taskProblems
+	merged      merged
 	loop        *reconcile.Loop
 	seats       *reconcile.Seats
 	ender       *reconcile.Terminator
@@ -115,14 +119,15 @@ func build(configPath string) (*daemon, error) {
 	if err := errors.Join(config.CheckHost(), mustSeeHost(config)); err != nil {
 		return nil, err
 	}
-	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(), hup: make(chan os.Signal, 1)}
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(),
+		merged: merged{merger: catalog.NewMerger()}, hup: make(chan os.Signal, 1)}
 	signal.Notify(d.hup, unix.SIGHUP)
 	d.changes.log, d.changes.events = d.log.With("component", "plan"), d.events
 	d.config.Store(config)
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openBrake, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openECS, d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -209,8 +214,8 @@ func (d *daemon) openTasks(c *Config) error {
 	if _, err := d.cookie(); err != nil {
 		return err
 	}
-	d.tasks = task.NewStatic(task.Params{CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf})
-	return d.tasks.Set(clientsOf(c))
+	d.tasks.static = task.NewStatic(task.Params{CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf})
+	return d.tasks.static.Set(clientsOf(c))
 }
 
 func clientsOf(c *Config) []task.Client {
@@ -242,7 +247,7 @@ func (d *daemon) openPlan(c *Config) error {
 	}
 	d.loop = reconcile.New(reconcile.Params{
 		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: kernel{d.datapath, d}, Journal: d.journal,
-		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
+		Catalog: d.listServices,
 		Tasks:   d.plannedTasks,
 		Publish: d.publish,
 		Passed:  d.passes.Observe,
@@ -294,6 +299,10 @@ func (d *daemon) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
+	for _, part := range []func(context.Context) error{d.runECS, d.runNode} {
+		g.Go(func() error { return part(gctx) })
+	}
+	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
 		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
@@ -338,7 +347,7 @@ func (d *daemon) strikes(ctx context.Context) error { return d.datapath.Events(c
 // refresh looks at static clients.
 func (d *daemon) refresh(ctx context.Context) error {
 	return every(ctx, refreshInterval, func() {
-		if d.tasks.Refresh() {
+		if d.tasks.static.Refresh() {
 			d.loop.TasksChanged()
 		}
 	})
@@ -391,8 +400,8 @@ func (d *daemon) close() error {
 	if d.access != nil {
 		errs = append(errs, d.access.Close())
 	}
-	if d.tasks != nil {
-		d.tasks.Close()
+	if d.tasks.static != nil {
+		d.tasks.static.Close()
 	}
 	errs = append(errs, d.own.Close())
 	if d.datapath != nil {

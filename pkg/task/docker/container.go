@@ -68,7 +68,10 @@ type Container struct {
 	Stopping bool
 	Health   string // "", "starting", "healthy" or "unhealthy": its own check's
 	Ports    []Port
-	Restarts int // by its restart policy
+	// ChecksReadiness: its own check asks connectd whether the task is ready, so
+	// it cannot decide that.
+	ChecksReadiness bool
+	Restarts        int // by its restart policy
 }
 
 func (c *Container) equal(o *Container) bool {
