@@ -246,12 +246,12 @@ func (d *daemon) openRooms(c *Config) error {
 	if err != nil {
 		return err
 	}
-	if err := d.openProxy(); err != nil {
+	if err := d.openProxy(c.VIPCIDR); err != nil {
 		return err
 	}
 	d.probes = metrics.NewProbeRecorder(health.Results(), d.loop.Desired)
 	d.health = health.New(health.Params{
-		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Observe: d.probes.Observe,
+		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Task: d.taskNamespace, Observe: d.probes.Observe,
 	})
 	return nil
 }
