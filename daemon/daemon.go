@@ -242,6 +242,7 @@ func (d *daemon) openRooms(c *Config) error {
 	var err error
 	d.dns, err = dns.New(dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
+		HostsList: hostsList(c),
 	})
 	if err != nil {
 		return err
@@ -306,6 +307,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
+	d.dns.PruneHosts() // clients were looked for before the first plan
 	p := d.loop.Desired()
 	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))
 	return nil
