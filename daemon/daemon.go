@@ -263,17 +263,17 @@ func (d *daemon) openRooms(c *Config) error {
 	var err error
 	d.dns, err = dns.New(dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
-		Refused: d.refusedName,
+		Refused: d.refusedName, HostsList: hostsList(c),
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.openProxy(); err != nil {
+	if err := d.openProxy(c.VIPCIDR); err != nil {
 		return err
 	}
 	d.probes = metrics.NewProbeRecorder(health.Results(), d.loop.Desired)
 	d.health = health.New(health.Params{
-		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Observe: d.probes.Observe,
+		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Task: d.taskNamespace, Observe: d.probes.Observe,
 	})
 	return nil
 }
@@ -336,6 +336,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
+	d.dns.PruneHosts() // clients were looked for before the first plan
 	d.notify.ready()
 	p := d.loop.Desired()
 	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))

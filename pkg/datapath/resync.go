@@ -112,6 +112,10 @@ func (d *Datapath) resyncFrontends(want *plan.Desired) (int, error) {
 	for i, k := range keys {
 		wanted[k] = values[i]
 	}
+	if want.Ready.Address.IsValid() {
+		k, v := readyFrontend(want.Ready)
+		wanted[k] = v
+	}
 	return repair(d.objs.FrontendsV1, wanted)
 }
 
