@@ -234,7 +234,7 @@ func TestAttributes(t *testing.T) {
 
 // TestRefusals: what else Cloud Map refuses, and the code it says.
 func TestRefusals(t *testing.T) {
-	both(t, nil, func(t *testing.T, w *world, api cloudMapAPI) {
+	both(t, func(p *Params) { p.Quotas = map[string]Quota{"CloudMapModify": {100, 1}} }, func(t *testing.T, w *world, api cloudMapAPI) {
 		ns, _ := w.AddNamespace(Namespace{Name: "prod"})
 		dns, _ := w.AddNamespace(Namespace{Name: "corp.example", Type: types.NamespaceTypeDnsPrivate})
 		svc := w.AddService(ns, "cd--orders", false)
