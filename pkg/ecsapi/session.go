@@ -2,6 +2,7 @@ package ecsapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -73,6 +74,9 @@ func dial(ctx context.Context, region string) (*session, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
 		return nil, fmt.Errorf("find region and credentials of AWS: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("find region of AWS: neither the environment nor IMDSv2 names one")
 	}
 	return &session{
 		ecs:         ecs.NewFromConfig(cfg),
