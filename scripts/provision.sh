@@ -28,6 +28,7 @@ packages() {
 		wrk is a client of HTTP tests
 		nghttp2-client h2load is a client of HTTP/2 tests
 		shellcheck the scripts are linted
+		awscli AWS of the tests is checked against a client that is not the SDK
 		make everything starts with make
 		ca-certificates Go downloads modules over TLS
 		EOF
