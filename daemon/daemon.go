@@ -26,6 +26,7 @@ import (
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
 	"connectd/pkg/dns"
+	"connectd/pkg/ecsapi"
 	"connectd/pkg/health"
 	"connectd/pkg/metrics"
 	"connectd/pkg/netns"
@@ -55,40 +56,42 @@ type daemon struct {
 	started    time.Time
 	reload     reloadState
 
-	locks       []*os.File
-	scrapes     net.Listener
-	control     *control.Server
-	journal     *journalFile
-	datapath    *datapath.Datapath
-	catalog     *file.Source
-	tasks       residents
-	docker      *docker.Watcher // nil: ECS is not looked at
-	problems    taskProblems
-	merged      merged
-	loop        *reconcile.Loop
-	seats       *reconcile.Seats
-	ender       *reconcile.Terminator
-	dns         *dns.Responder
-	proxy       *proxy.Proxy
-	access      *accesslog.Logs
-	health      *health.Prober
-	probes      *metrics.ProbeRecorder
-	passes      metrics.DurationRecorder
-	ejected     metrics.EjectionRecorder
-	ended       endedCounter
-	changes     changeLog
-	events      *eventLog
-	vips        vipIndex
-	known       knownTasks
-	brake       brake
-	directError string // what readDirect logged last; the loop's
-	live        liveBytes
-	own         *netns.Handle          // the node's own network namespace
-	cookie      func() (uint64, error) // of it
-	seated      sync.Map               // names of the tasks that have their sockets
-	ready       atomic.Bool            // the first plan is in force and its tasks were tried
-	notify      *notifier
-	hup         chan os.Signal // SIGHUP, which would end a process that does not listen yet
+	locks          []*os.File
+	scrapes        net.Listener
+	control        *control.Server
+	journal        *journalFile
+	datapath       *datapath.Datapath
+	catalog        *file.Source
+	tasks          residents
+	docker         *docker.Watcher // nil: ECS is not looked at
+	ecs            *ecsapi.Cache   // nil: the same
+	offByAttribute bool            // the brake was put on by the instance's attribute; followInstance's
+	problems       taskProblems
+	merged         merged
+	loop           *reconcile.Loop
+	seats          *reconcile.Seats
+	ender          *reconcile.Terminator
+	dns            *dns.Responder
+	proxy          *proxy.Proxy
+	access         *accesslog.Logs
+	health         *health.Prober
+	probes         *metrics.ProbeRecorder
+	passes         metrics.DurationRecorder
+	ejected        metrics.EjectionRecorder
+	ended          endedCounter
+	changes        changeLog
+	events         *eventLog
+	vips           vipIndex
+	known          knownTasks
+	brake          brake
+	directError    string // what readDirect logged last; the loop's
+	live           liveBytes
+	own            *netns.Handle          // the node's own network namespace
+	cookie         func() (uint64, error) // of it
+	seated         sync.Map               // names of the tasks that have their sockets
+	ready          atomic.Bool            // the first plan is in force and its tasks were tried
+	notify         *notifier
+	hup            chan os.Signal // SIGHUP, which would end a process that does not listen yet
 }
 
 // Run runs the daemon until ctx ends. The first error of the start is
@@ -299,12 +302,12 @@ func (d *daemon) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
-	for _, part := range []func(context.Context) error{d.runECS, d.runNode} {
+	for _, part := range []func(context.Context) error{d.runECS, d.runNode, d.runLookups} {
 		g.Go(func() error { return part(gctx) })
 	}
 	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })

@@ -14,6 +14,7 @@ import (
 	"connectd/pkg/catalog"
 	"connectd/pkg/control"
 	"connectd/pkg/dns"
+	"connectd/pkg/ecsapi"
 	"connectd/pkg/metrics"
 	"connectd/pkg/task"
 	"connectd/pkg/task/docker"
@@ -41,15 +42,39 @@ func (d *daemon) openECS(c *Config) error {
 	if err != nil {
 		return err
 	}
+	d.ecs = ecsapi.New(ecsapi.Params{Log: d.log.With("component", "ecs"), Changed: func() { d.tasks.node.Look() }})
 	d.tasks.node = task.NewNode(task.NodeParams{
 		Log: d.log.With("component", "tasks"), CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf,
 		Containers: d.docker.Containers, Zone: c.Zone, Same: catalog.Equal,
+		Lookup:  lookup{d.ecs, c.ECS.Cluster},
 		Address: func() (task.Addresses, error) { return task.ReadAddresses(d.own) },
 		Memory:  filepath.Join(c.StateDir, "containers.json"),
 		Changed: d.residentsChanged, Report: d.reportProblem,
 	})
 	d.tasks.node.SetPolicy(joinPolicy(c.ECS))
 	return nil
+}
+
+// lookup asks ECS of the cluster of the config, unless that is auto: then of
+// the one that a task's labels name.
+type lookup struct {
+	*ecsapi.Cache
+	cluster string
+}
+
+func (l lookup) of(labelled string) string {
+	if l.cluster == ecsAuto {
+		return labelled
+	}
+	return l.cluster
+}
+
+func (l lookup) DefaultNamespace(cluster string) (string, bool, error) {
+	return l.Cache.DefaultNamespace(l.of(cluster))
+}
+
+func (l lookup) Service(taskARN, cluster string) (string, bool, error) {
+	return l.Cache.Service(taskARN, l.of(cluster))
 }
 
 // residentsChanged has both looked at: who runs here is a client and serves.

@@ -26,9 +26,17 @@ func (d *daemon) openProxy(vip4 netip.Prefix) (err error) {
 	return err
 }
 
-// taskReady says whether a task is ready by the plan in force.
+// taskReady says whether a task is ready by the plan in force, and known whole.
 func (d *daemon) taskReady(id lb.TaskID) (ok bool, detail string) {
-	return d.loop.Desired().Readiness(id) // never nil: seats come after the first plan
+	p := d.loop.Desired() // never nil: seats come after the first plan
+	if d.tasks.node != nil {
+		for _, t := range p.Tasks {
+			if waiting := d.tasks.node.Waiting(t.Name); t.ID == id && waiting != "" {
+				return false, waiting
+			}
+		}
+	}
+	return p.Readiness(id)
 }
 
 // forward gives the forwarder's listeners their place in the kernel.

@@ -79,6 +79,7 @@ type snapshot struct {
 	services []*lb.Service
 	problems []Problem
 	spaces   map[string]*netns.Handle // by task name; nil: the node's own
+	waiting  map[string]string        // by task name: what is not known yet of what it serves
 }
 
 // Problem is why a task, or something that it asks for, is not in force.
@@ -181,7 +182,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 
 // show makes what the members are now what others see.
 func (n *Node) show(now time.Time) (changed bool) {
-	next := snapshot{known: true, spaces: map[string]*netns.Handle{}}
+	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}}
 	parts := map[*lb.Service]time.Time{}
 	for _, m := range n.members {
 		for _, p := range m.places {
@@ -190,6 +191,9 @@ func (n *Node) show(now time.Time) (changed bool) {
 			}
 			next.tasks = append(next.tasks, p.task)
 			next.spaces[p.task.Name] = p.ns
+			if m.joined.NeedsPorts {
+				next.waiting[p.task.Name] = "its ports are looked up in the task definition"
+			}
 		}
 		for _, s := range m.services {
 			next.services = append(next.services, s)
@@ -259,6 +263,9 @@ func (n *Node) Problems() []Problem { return n.now().problems }
 
 // Found is closed once it is known what runs.
 func (n *Node) Found() <-chan struct{} { return n.found }
+
+// Waiting says what is not known yet of what a task serves; "" is nothing.
+func (n *Node) Waiting(task string) string { return n.now().waiting[task] }
 
 // Known says whether Docker has ever said what runs.
 func (n *Node) Known() bool { return n.now().known }
