@@ -101,14 +101,12 @@ func TestReasons(t *testing.T) {
 		"server":   {fake.Fault{}, nil, ReasonOther, "InternalServiceError"},
 		"garbage":  {fake.Fault{Kind: fake.Garbage}, nil, ReasonOther, "DescribeContainerInstances"},
 		"broken":   {fake.Fault{Kind: fake.Broken}, nil, ReasonOther, "DescribeContainerInstances"},
-		"no keys": {
-			fake.Fault{Call: fake.Call{Service: fake.ServiceIMDS}, Kind: fake.Broken},
-			map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, ReasonCredentials, "find credentials",
-		},
-		"no region": {
-			fake.Fault{Call: fake.Call{Service: fake.ServiceIMDS}, Kind: fake.Broken},
-			map[string]string{"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, ReasonOther, "region",
-		},
+		"no keys": {fake.Fault{}, map[string]string{
+			"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true",
+		}, ReasonCredentials, "find credentials"},
+		"no region": {fake.Fault{}, map[string]string{
+			"AWS_REGION": "", "AWS_DEFAULT_REGION": "", "AWS_EC2_METADATA_DISABLED": "true",
+		}, ReasonOther, "region"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNetwork(t, test.env)
