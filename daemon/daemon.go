@@ -307,7 +307,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance, d.pruneHosts,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
@@ -339,7 +339,6 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
-	d.dns.PruneHosts() // clients were looked for before the first plan
 	d.notify.ready()
 	p := d.loop.Desired()
 	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))

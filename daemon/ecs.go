@@ -77,10 +77,11 @@ func (l lookup) Service(taskARN, cluster string) (string, bool, error) {
 	return l.Cache.Service(taskARN, l.of(cluster))
 }
 
-// residentsChanged has both looked at: who runs here is a client and serves.
+// residentsChanged has both looked at, what is served first: a task that is
+// known before its endpoints are would be ready too soon.
 func (d *daemon) residentsChanged() {
-	d.loop.TasksChanged()
 	d.loop.CatalogChanged()
+	d.loop.TasksChanged()
 }
 
 func joinPolicy(e *ECS) join.Policy {
@@ -131,6 +132,22 @@ func (d *daemon) runECS(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// pruneHosts takes names out of the hosts files of tasks that are no more, once
+// it is known which those are.
+func (d *daemon) pruneHosts(ctx context.Context) error {
+	if d.tasks.node != nil {
+		select {
+		case <-d.tasks.node.Found():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := d.loop.Settle(ctx); err == nil {
+		d.dns.PruneHosts()
+	}
+	return nil
 }
 
 func (d *daemon) runNode(ctx context.Context) error {

@@ -40,7 +40,8 @@ type member struct {
 	lookup   error    // why what the labels leave open cannot be looked up
 	decoded  []string // ids of the containers that joined was decoded from
 	policy   join.Policy
-	draining time.Time // when Docker sent the first stop signal; zero: it did not
+	healthy  map[string]bool // containers whose own check once passed, by id
+	draining time.Time       // when Docker sent the first stop signal; zero: it did not
 }
 
 func newMember(arn string, containers []docker.Container) *member {
@@ -49,7 +50,7 @@ func newMember(arn string, containers []docker.Container) *member {
 	return &member{
 		name:   l[labelFamily] + "/" + id,
 		ecs:    &lb.ECSTask{ARN: arn, Cluster: l[labelCluster], Family: l[labelFamily], Revision: l[labelRevision]},
-		places: map[string]*place{},
+		places: map[string]*place{}, healthy: map[string]bool{},
 	}
 }
 
@@ -63,6 +64,11 @@ func (m *member) update(n *Node, containers []docker.Container, policy join.Poli
 	}
 	if m.started.IsZero() {
 		m.started = now
+	}
+	for _, c := range containers {
+		if c.Health == "healthy" {
+			m.healthy[c.ID] = true
+		}
 	}
 	m.join(n, containers, policy)
 	m.drain(containers, now)

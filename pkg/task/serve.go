@@ -122,8 +122,10 @@ func (m *member) declare(s *join.Service, c docker.Container, reach listening) l
 		return lb.DeclaredPending
 	case c.Health == "starting" && !c.ChecksReadiness:
 		return lb.DeclaredPending
-	case c.Health == "unhealthy" && !c.ChecksReadiness:
+	case c.Health == "unhealthy" && !c.ChecksReadiness && m.healthy[c.ID]:
 		return lb.DeclaredUnhealthy
+	case c.Health == "unhealthy" && !c.ChecksReadiness:
+		return lb.DeclaredPending // it never was ready
 	case s.HealthCheck != nil:
 		return lb.DeclaredNothing
 	}
