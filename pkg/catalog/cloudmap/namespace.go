@@ -329,12 +329,6 @@ func (s *Source) directory(sp *space) {
 	}
 }
 
-// isIndex says whether a discoveryName would be that of an index.
-func isIndex(name string) bool {
-	rest, ok := strings.CutPrefix(name, indexName)
-	return ok && (rest == "" || len(rest) == 2 && rest[0] == '-')
-}
-
 // miss notes that somebody asked for a name that nothing is known of: ECS may
 // have made its service a moment ago.
 func (s *Source) miss(sp *space, name string, now time.Time) {

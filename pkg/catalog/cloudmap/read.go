@@ -108,10 +108,6 @@ func (s *Source) goneLong(since *time.Time, now time.Time) bool {
 	return now.Sub(*since) >= goneAccepted
 }
 
-func isNamespaceGone(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "NamespaceNotFound")
-}
-
 // discover reads all instances of a Cloud Map service.
 func (s *Source) discover(ctx context.Context, j *job, sp *space, name string) (out *sd.DiscoverInstancesOutput, kind fault, err error) {
 	kind, err = s.invoke(ctx, j, callDiscover, func(ctx context.Context) (err error) {
