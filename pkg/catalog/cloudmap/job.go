@@ -92,7 +92,8 @@ func (s *Source) pick(now time.Time) (*job, time.Time) {
 	s.setRate()
 	s.bucket.advance(now)
 	c := &chooser{s: s, now: now, wake: now.Add(idle)}
-	s.want(c)
+	s.upkeep(now)
+	s.namespaceJobs(c)
 	for _, sp := range s.spaces {
 		if !sp.used && !s.registrar.uses(sp.name) {
 			continue

@@ -35,29 +35,35 @@ var (
 	errPages       = errors.New("the list does not end")
 )
 
-// want asks which namespaces are used, and offers to look for new ones.
-func (s *Source) want(c *chooser) {
-	if s.wantedAt.IsZero() || c.now.Sub(s.wantedAt) >= namespacesEvery {
-		s.wantedAt = c.now
-		used := map[string]Namespace{}
-		for _, ns := range s.p.Namespaces() {
-			used[ns.Name] = ns
-		}
-		for name, ns := range used {
-			sp := s.space(name)
-			sp.used = true
-			if sp.wanted != ns {
-				sp.wanted = ns
-				sp.resolved, sp.missing = false, false
-			}
-		}
-		for name, sp := range s.spaces {
-			if _, ok := used[name]; !ok && sp.used {
-				sp.used = false
-				s.abandon(sp)
-			}
+// upkeep asks which namespaces are used and lets demand expire, once a second.
+func (s *Source) upkeep(now time.Time) {
+	if !s.upkeepAt.IsZero() && now.Sub(s.upkeepAt) < upkeepEvery {
+		return
+	}
+	s.upkeepAt = now
+	used := map[string]Namespace{}
+	for _, ns := range s.p.Namespaces() {
+		used[ns.Name] = ns
+	}
+	for name, ns := range used {
+		sp := s.space(name)
+		sp.used = true
+		if sp.wanted != ns {
+			sp.wanted = ns
+			sp.resolved, sp.missing = false, false
 		}
 	}
+	for name, sp := range s.spaces {
+		if _, ok := used[name]; !ok && sp.used {
+			sp.used = false
+			s.abandon(sp)
+		}
+	}
+	s.expire(now)
+}
+
+// namespaceJobs offers to look for namespaces that are used and not found yet.
+func (s *Source) namespaceJobs(c *chooser) {
 	for _, sp := range s.spaces {
 		if !sp.resolved && (sp.used || s.registrar.uses(sp.name)) {
 			due := latest(s.names.until, sp.listBack.until)
@@ -167,7 +173,7 @@ func httpName(n *sdtypes.NamespaceSummary) string {
 // isOwn says whether an account is this node's. Where that is not known, only
 // a namespace that the config says is another's counts as one.
 func (s *Source) isOwn(account string) bool {
-	if own := accountOf(s.instanceARN()); own != "" && account != "" {
+	if own := accountOf(s.p.Instance()); own != "" && account != "" {
 		return own == account
 	}
 	for _, sp := range s.spaces {
@@ -176,13 +182,6 @@ func (s *Source) isOwn(account string) bool {
 		}
 	}
 	return true
-}
-
-func (s *Source) instanceARN() string {
-	if s.p.Instance == nil {
-		return ""
-	}
-	return s.p.Instance()
 }
 
 // accountOf returns the account of an ARN, or "".
@@ -217,23 +216,20 @@ func (s *Source) createNamespace(ctx context.Context, j *job) {
 func (s *Source) listServices(ctx context.Context, j *job) {
 	sp := j.space
 	s.mu.Lock()
-	filter := []sdtypes.ServiceFilter{{Name: sdtypes.ServiceFilterNameNamespaceId, Values: []string{sp.id}, Condition: sdtypes.FilterConditionEq}}
-	if sp.owner != "" {
-		filter[0].Values[0] = sp.arn
-	}
+	filter := []sdtypes.ServiceFilter{{Name: sdtypes.ServiceFilterNameNamespaceId, Values: []string{*sp.ref()}, Condition: sdtypes.FilterConditionEq}}
 	s.mu.Unlock()
 	found := map[string]*target{}
 	var token *string
 	for page := 0; ; page++ {
 		var out *sd.ListServicesOutput
-		kind, err := s.invoke(ctx, j, callListServices, func(ctx context.Context) (err error) {
+		_, err := s.invoke(ctx, j, callListServices, func(ctx context.Context) (err error) {
 			out, err = s.p.API.ListServices(ctx, &sd.ListServicesInput{Filters: filter, MaxResults: new(int32(pageSize)), NextToken: token})
 			return err
 		})
 		if err != nil || page == maxPages {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.lost(sp, kind)
+			s.lostIf(sp, err)
 			sp.listBack.fail(s.p.Now(), s.random, backoffLeast, backoffMost)
 			return
 		}
@@ -260,11 +256,14 @@ func (s *Source) listServices(ctx context.Context, j *job) {
 	s.soon(time.Minute)
 }
 
-// lost makes a namespace be looked up again that is said not to be there.
-func (s *Source) lost(sp *space, kind fault) {
-	if kind == faultGone {
-		sp.resolved = false
+// lostIf makes a namespace be looked up again if an error says that it is not
+// there.
+func (s *Source) lostIf(sp *space, err error) bool {
+	if !isNamespaceGone(err) {
+		return false
 	}
+	sp.resolved = false
+	return true
 }
 
 // directory brings in line what follows from targets and index entries: which

@@ -2,6 +2,7 @@ package cloudmap
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,13 +25,6 @@ const (
 	goneAccepted = 30 * time.Second
 )
 
-func (sp *space) account() *string {
-	if sp.owner == "" {
-		return nil
-	}
-	return &sp.owner
-}
-
 // pollIndex asks for the revision of an index.
 func (s *Source) pollIndex(ctx context.Context, j *job) {
 	sp, sh := j.space, j.shard
@@ -47,7 +41,6 @@ func (s *Source) pollIndex(ctx context.Context, j *job) {
 	sh.due = now.Add(s.pollPause(sp, now))
 	switch {
 	case kind == faultGone:
-		sh.absent = true
 		s.goneOrLost(sp, sh, err, now)
 	case err != nil:
 		sh.back.fail(now, s.random, backoffLeast, backoffMost)
@@ -89,19 +82,20 @@ func (s *Source) outdated(since *time.Time, now time.Time) bool {
 // goneOrLost takes that there is no index: nobody has registered yet, or the
 // namespace is another one by now.
 func (s *Source) goneOrLost(sp *space, sh *shard, err error, now time.Time) {
-	if isNamespaceGone(err) {
-		s.lost(sp, faultGone)
+	if s.lostIf(sp, err) {
 		sh.back.fail(now, s.random, backoffLeast, backoffMost)
 		return
 	}
-	if len(sh.entries) > 0 && !s.goneLong(&sh.older, now) {
+	if len(sh.entries) > 0 && !goneLong(&sh.absent, now) {
 		return
 	}
-	sh.known, sh.checked, sh.revision, sh.want = true, now, 0, 0
+	sh.known, sh.checked, sh.revision, sh.want, sh.back = true, now, 0, 0, retry{}
 	s.setEntries(sp, sh, map[string]*indexEntry{}, map[string]int{}, now)
 }
 
-func (s *Source) goneLong(since *time.Time, now time.Time) bool {
+// goneLong notes that something is said not to be there, and says whether that
+// went on for so long that it is believed.
+func goneLong(since *time.Time, now time.Time) bool {
 	if since.IsZero() {
 		*since = now
 	}
@@ -129,7 +123,6 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 	now := s.p.Now()
 	switch {
 	case kind == faultGone:
-		sh.absent = true
 		sh.due = now.Add(s.pollPause(sp, now))
 		s.goneOrLost(sp, sh, err, now)
 		return
@@ -154,7 +147,7 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 		sh.checked, sh.older = now, time.Time{}
 		sh.due = now.Add(s.pollPause(sp, now))
 	}
-	sh.known, sh.absent, sh.revision, sh.back = true, false, *out.InstancesRevision, retry{}
+	sh.known, sh.absent, sh.revision, sh.back = true, time.Time{}, *out.InstancesRevision, retry{}
 	entries, weights := map[string]*indexEntry{}, map[string]int{}
 	for i := range out.Instances {
 		in := &out.Instances[i]
@@ -178,18 +171,12 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 // setEntries takes the entries of one shard, and has those services read that
 // they say have changed.
 func (s *Source) setEntries(sp *space, sh *shard, entries map[string]*indexEntry, weights map[string]int, now time.Time) {
-	before := sp.entries
+	before, moved := sp.entries, sp.weights
 	sh.entries, sh.weights = entries, weights
 	sp.entries, sp.weights = map[string]*indexEntry{}, map[string]int{}
 	for _, each := range sp.shards {
-		for node, e := range each.entries {
-			sp.entries[node] = e
-		}
-		for name, percent := range each.weights {
-			if sp.weights[name] != percent || sp.services[name] != nil {
-				sp.weights[name] = percent
-			}
-		}
+		maps.Copy(sp.entries, each.entries)
+		maps.Copy(sp.weights, each.weights)
 	}
 	if last := sp.shards[len(sp.shards)-1]; last.known && len(last.entries) >= shardFull && len(sp.shards) < maxShards {
 		sp.addShard(s.p.Prefix)
@@ -222,10 +209,17 @@ func (s *Source) setEntries(sp *space, sh *shard, entries map[string]*indexEntry
 			sp.fastUntil = now.Add(fastFor)
 		}
 	}
-	for _, sv := range sp.services {
-		s.dirty[sv] = struct{}{} // weights
+	for name, sv := range sp.services {
+		if a, ok := moved[name]; a != sp.weights[name] || ok != has(sp.weights, name) {
+			s.dirty[sv] = struct{}{}
+		}
 	}
-	s.soon(10 * time.Second)
+	s.checkEntry(sp, now)
+}
+
+func has[V any](m map[string]V, key string) bool {
+	_, ok := m[key]
+	return ok
 }
 
 // compareEntries notes which services differ between what a node said and
@@ -318,12 +312,11 @@ func (s *Source) read(ctx context.Context, j *job) {
 	defer s.mu.Unlock()
 	now := s.p.Now()
 	switch {
-	case kind == faultGone && isNamespaceGone(err):
-		s.lost(sp, kind)
+	case kind == faultGone && s.lostIf(sp, err):
 		o.back.fail(now, s.random, backoffLeast, backoffMost)
 		return
 	case kind == faultGone:
-		if len(o.list) > 0 && !s.goneLong(&o.empty, now) {
+		if len(o.list) > 0 && !goneLong(&o.absent, now) {
 			o.due = now.Add(jitter(s.random, goneAccepted/2))
 			return
 		}
@@ -342,7 +335,9 @@ func (s *Source) read(ctx context.Context, j *job) {
 		s.settle(o, out.Instances, *out.InstancesRevision, now)
 	}
 	o.due = time.Time{}
-	confirmed := s.confirm(o, now)
+	if at := s.confirm(o, now); !at.IsZero() {
+		defer func() { s.schedule(o, at, classChange) }()
+	}
 	if !o.satisfied(sp) {
 		s.readAgain(o, now)
 		return
@@ -350,9 +345,6 @@ func (s *Source) read(ctx context.Context, j *job) {
 	o.tries, o.staleAt = 0, time.Time{}
 	if !o.service.demand.IsZero() {
 		s.follow(o)
-	}
-	if !confirmed {
-		s.schedule(o, now.Add(retryRead), classChange)
 	}
 }
 
@@ -414,7 +406,7 @@ func (s *Source) settle(o *origin, list []sdtypes.HttpInstanceSummary, revision 
 	s.unclaim(o)
 	o.list, o.have, o.odd, o.foreign = good, have, odd, foreign
 	s.claim(o)
-	o.revision, o.loaded, o.older, o.empty, o.back = revision, now, time.Time{}, time.Time{}, retry{}
+	o.revision, o.loaded, o.older, o.absent, o.back = revision, now, time.Time{}, time.Time{}, retry{}
 	if !o.known {
 		o.known = true
 		close(o.answered)
