@@ -137,16 +137,16 @@ func (s *Source) build(sv *service) *lb.Service {
 
 // mix puts the endpoints of a service together.
 type mix struct {
-	s             *Source
-	sv            *service
-	ports         map[netip.AddrPort]bool // taken
-	ours, theirs  []lb.Endpoint
-	aliases       []lb.ClientAlias
-	newest        int64 // Since of the instance whose settings count
-	settings      *lb.Service
-	udp           bool
-	share         int
-	shared        bool // share is set
+	s            *Source
+	sv           *service
+	ports        map[netip.AddrPort]bool // taken
+	ours, theirs []lb.Endpoint
+	aliases      []lb.ClientAlias
+	newest       int64 // Since of the instance whose settings count
+	settings     *lb.Service
+	udp          bool
+	share        int
+	shared       bool // share is set
 }
 
 func (m *mix) addLocal(o *Offer) {
@@ -304,4 +304,13 @@ func (m *mix) divide() {
 		return
 	}
 	divideShares(min(max(m.share, 0), 100), m.ours, m.theirs)
+}
+
+// find returns the instance of an id in a sorted list.
+func find(list []instance, id string) (in *instance, found bool) {
+	i, found := slices.BinarySearchFunc(list, id, func(in instance, id string) int { return strings.Compare(in.ID, id) })
+	if !found {
+		return nil, false
+	}
+	return &list[i], true
 }

@@ -15,6 +15,9 @@ const (
 	// waitMost is how long the first query of a name waits for its endpoints:
 	// less than the 5 s after which resolvers ask again.
 	waitMost = 2 * time.Second
+	// inspectFor is how long a service is remembered that was read to clean
+	// up.
+	inspectFor = 10 * time.Minute
 	// demandSave is how late demand reaches the disk.
 	demandSave = time.Minute
 )
@@ -117,7 +120,7 @@ func (s *Source) expire(now time.Time) {
 					o.due = time.Time{}
 				}
 				s.soon(demandSave)
-			case sv.demand.IsZero() && sv.built == nil && !s.registrar.serves(sv) && !sv.busy():
+			case sv.demand.IsZero() && sv.built == nil && !s.registrar.serves(sv) && !sv.busy() && now.Sub(sv.inspect) > inspectFor:
 				for _, o := range sv.origins() {
 					s.unclaim(o)
 				}
@@ -158,7 +161,7 @@ func (s *Source) Failed(endpoint netip.AddrPort) {
 		if at := o.loaded.Add(fastPoll); !o.busy {
 			s.schedule(o, latest(at, now), classChange)
 		}
-		s.cleaner.suspect(c.node, now)
+		s.cleaner.suspect(c.task, now)
 		s.nudge()
 	}
 }

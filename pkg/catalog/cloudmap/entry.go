@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
@@ -49,6 +50,11 @@ func (s *Source) entryOf(sp *space) *indexEntry {
 			sv.Sequence, sv.Aliases = p.In.Sequence, p.In.Aliases
 		}
 		e.Services[p.Service] = sv
+	}
+	for key, sequence := range s.cleaner.notices {
+		if name, ok := strings.CutPrefix(key, sp.name+"/"); ok && e.Services[name].Count == 0 {
+			e.Services[name] = served{Sequence: sequence}
+		}
 	}
 	return e
 }

@@ -46,6 +46,7 @@ type job struct {
 	shard       *shard
 	origin      *origin
 	publication *publication
+	victim      *victim
 	name        string // of a Cloud Map service
 }
 

@@ -283,11 +283,7 @@ func (s *Source) directory(sp *space) {
 		add(service+"."+sp.name, service)
 	}
 	for name := range sp.targets {
-		bare := name
-		if s.writable(name) && s.p.Prefix != "" {
-			bare = strings.TrimPrefix(name, s.p.Prefix)
-		}
-		if checkDiscoveryName(bare) && !isIndex(bare) {
+		if bare, ok := s.bare(name); ok {
 			known(bare)
 		}
 	}
@@ -306,6 +302,7 @@ func (s *Source) directory(sp *space) {
 		}
 	}
 	for _, sv := range sp.services {
+		known(sv.name)
 		for _, a := range sv.last {
 			add(a.DNSName, sv.name)
 		}

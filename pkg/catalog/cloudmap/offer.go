@@ -163,6 +163,9 @@ func (s *Source) instanceOf(o *Offer) instance {
 		Weight: max(1, o.Weight), Node: s.p.Node, Task: o.Task, Share: -1, UDP: o.Service.Protocol == lb.UDP,
 		Aliases: o.Service.ClientAliases, Settings: s.p.Encode(o.Service),
 	}
+	if len(in.Aliases) == 0 {
+		in.Aliases = nil // as one that was read
+	}
 	if o.Share != nil {
 		in.Share = min(max(*o.Share, 0), 100)
 	}

@@ -193,21 +193,19 @@ func (s *Source) setEntries(sp *space, sh *shard, entries map[string]*indexEntry
 		}
 	}
 	s.directory(sp)
-	for name := range changed {
+	for name, forced := range changed {
 		sv := sp.services[name]
-		if sv == nil {
+		if sv == nil || sv.demand.IsZero() {
 			continue
 		}
-		if o := sv.ours; o.known && !o.satisfied(sp) {
+		if o := sv.ours; o.known && (forced || !o.satisfied(sp)) {
 			o.tries = 0
 			if o.staleAt.IsZero() {
 				o.staleAt = now
 			}
 			s.schedule(o, now, classChange)
 		}
-		if !sv.demand.IsZero() {
-			sp.fastUntil = now.Add(fastFor)
-		}
+		sp.fastUntil = now.Add(fastFor)
 	}
 	for name, sv := range sp.services {
 		if a, ok := moved[name]; a != sp.weights[name] || ok != has(sp.weights, name) {
@@ -223,22 +221,25 @@ func has[V any](m map[string]V, key string) bool {
 }
 
 // compareEntries notes which services differ between what a node said and
-// says; nil is nothing.
+// says; nil is nothing. The value is true where the instances themselves do not
+// tell whether they are as new as the entry: it is gone, or its node tells what
+// it cleaned up after others.
 func compareEntries(sp *space, old, is *indexEntry, changed map[string]bool) {
+	vanished := is == nil
 	if old == nil {
 		old = &indexEntry{}
 	}
-	if is == nil {
+	if vanished {
 		is = &indexEntry{}
 	}
 	for name, a := range old.Services {
 		if b := is.Services[name]; !a.same(b) {
-			changed[name] = true
+			changed[name] = changed[name] || vanished || a.Count == 0 || b.Count == 0
 		}
 	}
 	for name, b := range is.Services {
 		if a := old.Services[name]; !a.same(b) {
-			changed[name] = true
+			changed[name] = changed[name] || b.Count == 0
 		}
 	}
 	if old.More != is.More {

@@ -69,14 +69,15 @@ type shard struct {
 
 // service is one name in a namespace.
 type service struct {
-	space  *space
-	name   string
-	demand time.Time // when a local task last used it; zero is never
-	ours   *origin   // registered by connectds
-	theirs *origin   // made by ECS; nil where the prefix is empty
-	last   []lb.ClientAlias
-	built  *lb.Service
-	parsed map[string]*lb.Service // settings by text
+	space   *space
+	name    string
+	demand  time.Time // when a local task last used it; zero is never
+	inspect time.Time // when it was last read to clean up
+	ours    *origin   // registered by connectds
+	theirs  *origin   // made by ECS; nil where the prefix is empty
+	last    []lb.ClientAlias
+	built   *lb.Service
+	parsed  map[string]*lb.Service // settings by text
 }
 
 // origin is one Cloud Map service that lists instances of a service.
@@ -180,6 +181,13 @@ func (s *Source) writable(cloudName string) bool {
 		prefix = cmp.Or(prefix, indexPrefix)
 	}
 	return len(cloudName) > len(prefix) && strings.HasPrefix(cloudName, prefix)
+}
+
+// bare returns the discoveryName of a Cloud Map service; ok is false for those
+// that are no service of a namespace: indexes.
+func (s *Source) bare(cloudName string) (name string, ok bool) {
+	name = strings.TrimPrefix(cloudName, s.p.Prefix)
+	return name, checkDiscoveryName(name) && !isIndex(cloudName)
 }
 
 // isKnown says that both index and services have been listed: what is in
