@@ -9,6 +9,7 @@ import (
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/lb"
+	"connectd/pkg/settings"
 	"connectd/pkg/strictyaml"
 )
 
@@ -99,7 +100,7 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		VIPCIDR:       prefix(m.Get("vipCIDR"), defaultVIPs, checkVIPs),
 		VIPCIDR6:      prefix(m.Get("vipCIDR6"), defaultVIPs6, checkVIPs6),
 		Cgroup:        m.Checked("cgroup", cgroupAuto, checkCgroup),
-		Zone:          m.Checked("zone", "", file.CheckZone),
+		Zone:          m.Checked("zone", "", settings.CheckZone),
 		Metrics:       Metrics{Listen: m.Map("metrics", metricsKeys...).Checked("listen", "127.0.0.1:9464", checkListen)},
 		Limits:        limits(m.Map("limits", limitsKeys...)),
 		LogLevel:      logLevel(m.Enum("logLevel", "info", "debug", "info", "warn", "error")),
@@ -203,7 +204,7 @@ func namespaces(v strictyaml.Value) []string {
 	var out []string
 	list := v.List()
 	for _, v := range list {
-		ns := v.Checked("", file.CheckNamespace)
+		ns := v.Checked("", settings.CheckNamespace)
 		if ns != "" && slices.Contains(out, ns) {
 			v.Errorf("%q stands here twice", ns)
 		}

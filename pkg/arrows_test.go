@@ -38,6 +38,8 @@ var layers = []struct {
 var allowed = []struct{ from, to, reason string }{
 	{"pkg/*", "pkg/netns", "a leaf: sockets inside another network namespace, which nearly every room makes"},
 	{"pkg/*", "pkg/strictyaml", "a leaf: YAML that names file, line and field of an error"},
+	{"pkg/catalog/*", "pkg/settings", "a leaf: the optional fields of a service, which files and Cloud Map attributes say in the same words"},
+	{"pkg/task/*", "pkg/settings", "a leaf: the optional fields of a service, which labels say in the same words"},
 	{"pkg/catalog/*", "pkg/catalog", "the sources of a catalog fill its types"},
 	{"pkg/proxy", "pkg/proxy/http1", "one room: the forwarder reads heads by it"},
 	{"pkg/proxy", "pkg/proxy/route", "one room: the forwarder decides by it"},
