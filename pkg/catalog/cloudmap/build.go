@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"connectd/pkg/catalog"
 	"connectd/pkg/lb"
@@ -73,16 +72,6 @@ func (s *Source) superseded(o *origin, in *instance, at netip.AddrPort) bool {
 		}
 	}
 	return false
-}
-
-// defaults are the settings of a service of which nothing is said.
-func defaults() *lb.Service {
-	return &lb.Service{
-		Protocol:      lb.TCP,
-		LoadBalancing: lb.LoadBalancing{PanicThresholdPercent: 50},
-		Drain:         lb.Drain{Deadline: 30 * time.Second, Terminate: true},
-		Outlier:       lb.Outlier{ConsecutiveFailures: 5, BaseEjection: 30 * time.Second, MaxEjection: 300 * time.Second, MaxEjectionPercent: 50},
-	}
 }
 
 // publish builds what changed, and says whether Snapshot has something new.
@@ -211,7 +200,7 @@ func (m *mix) add(o *origin, in *instance) {
 	if in.Since <= m.newest {
 		return
 	}
-	settings, err := m.sv.decode(m.s.p.Decode, in.Settings)
+	settings, err := m.sv.decode(in.Settings)
 	if err != nil {
 		o.odd[reasonBadSettings]++
 		settings = defaults()
@@ -224,11 +213,11 @@ func (m *mix) add(o *origin, in *instance) {
 // at a time.
 const maxParsed = 8
 
-func (sv *service) decode(decode func(string) (*lb.Service, error), text string) (*lb.Service, error) {
+func (sv *service) decode(text string) (*lb.Service, error) {
 	if have := sv.parsed[text]; have != nil {
 		return have, nil
 	}
-	settings, err := decode(text)
+	settings, err := decodeSettings(text)
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,12 @@ package cloudmap
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/settings"
 )
 
 // Cloud Map's limits. Attributes of AWS are counted with the others, which
@@ -28,36 +28,35 @@ var (
 	instanceIDs = regexp.MustCompile(`^[0-9a-zA-Z_/:.@-]{1,64}$`)
 )
 
-// checkName says whether a name of at most most characters is of lower-case
-// letters, digits, '_', '-' and, if dots, '.', and does not begin with '-'.
-func checkName(s string, most int, dots bool) bool {
-	if s == "" || len(s) > most || s[0] == '-' {
-		return false
+func checkDiscoveryName(s string) bool { return settings.CheckDiscoveryName(s) == "" }
+
+func checkDNSName(s string) bool { return settings.CheckDNSName(s) == "" }
+
+func checkZone(s string) bool { return s == "" || settings.CheckZone(s) == "" }
+
+// encodeSettings and decodeSettings turn the optional fields of a service into
+// text and back; "" is the defaults.
+func encodeSettings(s *lb.Service) string {
+	if text := settings.Encode(s); text != "{}" {
+		return text
 	}
-	for _, r := range s {
-		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-' || dots && r == '.') {
-			return false
-		}
-	}
-	return true
+	return ""
 }
 
-func checkDiscoveryName(s string) bool { return checkName(s, lb.MaxDiscoveryName, false) }
-
-func checkZone(s string) bool { return s == "" || checkName(s, 64, true) }
-
-// checkDNSName says whether a client alias's name can be resolved.
-func checkDNSName(s string) bool {
-	if !checkName(s, lb.MaxDNSName, true) {
-		return false
+func decodeSettings(text string) (*lb.Service, error) {
+	if text == "" {
+		text = "{}"
 	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' {
-			return false
-		}
+	return settings.Parse(attrSettings, []byte(text))
+}
+
+// defaults are the settings of a service of which nothing is said.
+func defaults() *lb.Service {
+	s, err := decodeSettings("")
+	if err != nil {
+		panic(err) // an empty object says nothing wrong
 	}
-	_, err := netip.ParseAddr(s)
-	return err != nil
+	return s
 }
 
 // checkAttributes holds attributes to Cloud Map's limits.

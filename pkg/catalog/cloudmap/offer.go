@@ -161,7 +161,7 @@ func (s *Source) instanceOf(o *Offer) instance {
 	in := instance{
 		ID: o.ID, V4: o.V4, V6: o.V6, Port: o.Port, ZoneName: s.p.Zone, Zone: s.p.ZoneID, State: stateHealthy,
 		Weight: max(1, o.Weight), Node: s.p.Node, Task: o.Task, Share: -1, UDP: o.Service.Protocol == lb.UDP,
-		Aliases: o.Service.ClientAliases, Settings: s.p.Encode(o.Service),
+		Aliases: o.Service.ClientAliases, Settings: encodeSettings(o.Service),
 	}
 	if len(in.Aliases) == 0 {
 		in.Aliases = nil // as one that was read

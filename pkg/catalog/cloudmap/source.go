@@ -69,11 +69,6 @@ type Params struct {
 	// Namespaces lists those of the config, of tasks and of clients. It must
 	// not block, and not call the Source.
 	Namespaces func() []Namespace
-	// Encode and Decode turn the optional fields of a service into text and
-	// back; Decode of "" is the defaults. Without them nothing but defaults
-	// travels.
-	Encode func(*lb.Service) string
-	Decode func(text string) (*lb.Service, error)
 	// Weights, if set, is the config's share in percent of a service's new
 	// connections for endpoints that a connectd registered, the rest being
 	// for those of ECS. It goes before what Cloud Map says.
@@ -166,12 +161,6 @@ func (p *Params) fill() {
 	}
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
-	}
-	if p.Encode == nil {
-		p.Encode = func(*lb.Service) string { return "" }
-	}
-	if p.Decode == nil {
-		p.Decode = func(string) (*lb.Service, error) { return defaults(), nil }
 	}
 	if p.Instance == nil {
 		p.Instance = func() string { return "" }

@@ -2,7 +2,6 @@ package cloudmap
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -69,15 +68,6 @@ func (n *node) start(change ...func(*Params)) {
 		Log: slog.New(slog.NewTextHandler(&n.log, nil)), API: client.CloudMap, Node: n.name, Prefix: "cd--", Register: true,
 		Zone: "us-east-1a", ZoneID: "use1-az1", Now: n.w.clock.Now, Changed: func() { n.events++ },
 		Namespaces: func() []Namespace { return []Namespace{{Name: "prod"}} },
-		Encode:     func(s *lb.Service) string { return fmt.Sprintf(`{"panic":%d}`, s.LoadBalancing.PanicThresholdPercent) },
-		Decode: func(text string) (*lb.Service, error) {
-			s := defaults()
-			if text == "" {
-				return s, nil
-			}
-			_, err := fmt.Sscanf(text, `{"panic":%d}`, &s.LoadBalancing.PanicThresholdPercent)
-			return s, err
-		},
 	}
 	for _, f := range change {
 		f(&p)
