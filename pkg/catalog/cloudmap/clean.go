@@ -177,6 +177,10 @@ func (s *Source) cleanerJobs(c *chooser) {
 		c.offer(job{call: call, class: classSlow, due: k.due, busy: &s.cleaner.busy, name: clusterOf(k.arn), do: do})
 	}
 	for _, v := range s.cleaner.victims {
+		if t := v.space.targets[v.service]; t == nil || t.id == "" {
+			s.createJob(c, v.space, v.service) // it exists, and this is how to learn its id
+			continue
+		}
 		c.offer(job{call: callDeregister, class: classSlow, due: v.back.until, busy: &v.busy, space: v.space, name: v.id, victim: v, do: (*Source).clean})
 	}
 }

@@ -13,7 +13,9 @@ type weighted struct {
 }
 
 // divideShares gives ours percent of new connections and theirs the rest. An
-// origin that gets none is draining: a last resort.
+// origin that gets none is draining: a last resort. Where one origin has 650
+// times as many endpoints as the other, 1 % is more than that: weights have 16
+// bits.
 func divideShares(percent int, ours, theirs []lb.Endpoint) {
 	a, b := weigh(ours), weigh(theirs)
 	if a == 0 || b == 0 {

@@ -30,6 +30,7 @@ type node struct {
 	*Source
 	w      *world
 	name   string
+	index  int
 	wake   time.Time
 	down   bool
 	events int
@@ -55,7 +56,7 @@ func newWorld(t *testing.T, most time.Duration, change ...func(*aws.Params)) *wo
 
 func (w *world) node(name string, change ...func(*Params)) *node {
 	w.t.Helper()
-	n := &node{w: w, name: name}
+	n := &node{w: w, name: name, index: len(w.nodes) + 1}
 	w.nodes = append(w.nodes, n)
 	n.start(change...)
 	return n
@@ -143,7 +144,7 @@ func (n *node) offer(id, service string, change ...func(*Offer)) Offer {
 	s.ClientAliases = []lb.ClientAlias{{DNSName: service, Port: 80}}
 	o := Offer{
 		ID: id, Service: s, Task: "arn:aws:ecs:us-east-1:" + account + ":task/main/" + id, Cluster: "main", ECSService: service, Family: service,
-		V4: netip.AddrFrom4([4]byte{10, 0, byte(len(n.w.nodes)), byte(len(id)*16 + int(id[len(id)-1])%16)}), Port: 8080, State: Healthy,
+		V4: netip.AddrFrom4([4]byte{10, 0, byte(n.index), byte(len(id)*16 + int(id[len(id)-1])%16)}), Port: 8080, State: Healthy,
 	}
 	for _, f := range change {
 		f(&o)
