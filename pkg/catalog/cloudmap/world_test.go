@@ -199,3 +199,5 @@ func (w *world) registered(service string) (ids []string) {
 	slices.Sort(ids)
 	return ids
 }
+
+func addr4(a, b, c, d byte) netip.Addr { return netip.AddrFrom4([4]byte{a, b, c, d}) }
