@@ -23,7 +23,7 @@ const (
 func (c class) need() float64 {
 	switch {
 	case c <= classRegister:
-		return 1 - burst/5
+		return 1 - debt
 	case c == classFirst:
 		return 1
 	case c <= classPoll:

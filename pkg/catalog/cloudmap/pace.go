@@ -6,9 +6,13 @@ import (
 )
 
 const (
-	// burst is how many calls a node may save up: what a node full of tasks
-	// needs to register them and to read what they call.
-	burst = 100
+	// burst is how many calls a node may save up: what a node with 100 tasks
+	// needs to register them all, their services included, to see that they
+	// are registered, and to read what they call.
+	burst = 200
+	// debt is how far the most urgent calls may overdraw the bucket. More
+	// would keep the node from seeing changes for minutes.
+	debt = 20
 	// reserve is what reading leaves in the bucket for registrations, and
 	// polls for first reads.
 	reserve = 4
