@@ -14,14 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 )
 
-func settle() { synctest.Wait() }
-
-// minutes lets n of them pass.
-func minutes(n int) {
-	time.Sleep(time.Duration(n) * time.Minute)
-	settle()
-}
-
 // Names, units and sets of dimensions are those of Service Connect.
 func TestAsServiceConnect(t *testing.T) {
 	text, err := os.ReadFile("testdata/service-connect.md")
@@ -45,7 +37,7 @@ func TestAsServiceConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, &world{})
 		w.snapshot = everything(1)
-		minutes(1)
+		w.minutes(1)
 		var got []string
 		for _, c := range w.api.take() {
 			if *c.in.Namespace != "ECS/Connect" {
@@ -75,7 +67,7 @@ func TestValues(t *testing.T) {
 			Served{Key: "2", DiscoveryName: "orders", Owner: caller, Active: 2, Connections: 5})
 		w.snapshot.Called = append(w.snapshot.Called,
 			Called{Key: "2", DiscoveryName: "orders", Requests: 3, Targets: 3, Codes: [4]uint64{3: 2}})
-		minutes(1)
+		w.minutes(1)
 		expect(t, "first period", data(w.api.take()),
 			"ActiveConnectionCount{DiscoveryName=orders} 15 Count",
 			"ActiveConnectionCount{DiscoveryName=orders,ServiceName=orders-v2,ClusterName=shop} 13 Count",
@@ -92,13 +84,13 @@ func TestValues(t *testing.T) {
 		)
 		// What stands still is not sent; a gauge that fell to 0 is, once.
 		w.snapshot.Served[0].Active, w.snapshot.Served[1].Active = 0, 0
-		minutes(1)
+		w.minutes(1)
 		expect(t, "second period", data(w.api.take()),
 			"ActiveConnectionCount{DiscoveryName=orders} 0 Count",
 			"ActiveConnectionCount{DiscoveryName=orders,ServiceName=orders-v2,ClusterName=shop} 0 Count",
 			"ActiveConnectionCount{DiscoveryName=orders,ServiceName=web,ClusterName=shop} 0 Count",
 		)
-		minutes(1)
+		w.minutes(1)
 		if calls := w.api.take(); len(calls) != 0 {
 			t.Errorf("sent of a period in which nothing happened: %s", data(calls))
 		}
@@ -112,7 +104,7 @@ func TestPeriods(t *testing.T) {
 		var n uint64
 		w := start(t, &world{}, func(p *Params) { p.Read = func() Snapshot { n++; return everything(n) } })
 		w.api.answer = func(int, *cloudwatch.PutMetricDataInput) error { time.Sleep(9 * time.Second); return nil }
-		minutes(3)
+		w.minutes(3)
 		calls := w.api.take()
 		if len(calls) != 3 {
 			t.Fatalf("%d calls in three periods", len(calls))
@@ -138,7 +130,8 @@ func TestBeginsAtRandom(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error)
 			go func() { ended <- p.Run(ctx) }()
-			minutes(1)
+			time.Sleep(time.Minute)
+			synctest.Wait()
 			calls := api.take()
 			cancel()
 			<-ended
@@ -172,7 +165,7 @@ func TestCountersBeginAnew(t *testing.T) {
 			{[]Served{row("1", 4, 50), row("2", 8, 0)}, "1", ""}, // gone for a moment
 		} {
 			w.snapshot = Snapshot{Served: step.rows}
-			minutes(1)
+			w.minutes(1)
 			var want []string
 			if step.connections != "" {
 				want = append(want, "NewConnectionCount{DiscoveryName=a} "+step.connections+" Count")
@@ -185,7 +178,7 @@ func TestCountersBeginAnew(t *testing.T) {
 		// What has not been seen for an hour is forgotten.
 		w.snapshot = Snapshot{}
 		time.Sleep(forgetAfter)
-		minutes(2)
+		w.minutes(2)
 		if n := len(w.ledger.marks); n != 0 {
 			t.Errorf("%d rows are remembered", n)
 		}
@@ -200,7 +193,7 @@ func TestInvalidNames(t *testing.T) {
 			w.snapshot.Served = append(w.snapshot.Served, Served{DiscoveryName: name, Connections: 1})
 		}
 		w.snapshot.Called = []Called{{DiscoveryName: "ok", Owner: Owner{"ü", "c"}, Requests: 1, Targets: 1}}
-		minutes(1)
+		w.minutes(1)
 		expect(t, "sent", data(w.api.take()), "NewConnectionCount{DiscoveryName=ok} 1 Count")
 		if s := w.Stats(); s.Invalid != 7 {
 			t.Errorf("%+v", s)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
@@ -92,20 +93,34 @@ func (hang) PutMetricData(
 // world is a Publisher whose snapshot a test writes, under a fake clock.
 type world struct {
 	*Publisher
-	t        *testing.T
 	api      *recorder
+	reading  sync.Mutex // orders what a test has written before Read
 	snapshot Snapshot
 	stop     func()
+}
+
+// minutes lets n of them pass.
+func (w *world) minutes(n int) {
+	w.reading.Lock()
+	w.reading.Unlock()
+	w.api.mu.Lock()
+	w.api.mu.Unlock()
+	time.Sleep(time.Duration(n) * time.Minute)
+	synctest.Wait()
 }
 
 // start runs a Publisher of minutes, which begins half of one after now and has
 // taken its first reading.
 func start(t *testing.T, w *world, change ...func(*Params)) *world {
 	t.Helper()
-	w.t, w.api = t, &recorder{}
+	w.api = &recorder{}
 	p := Params{
 		API: w.api, Namespace: "ECS/Connect", Period: time.Minute, Bounds: bounds,
-		Read: func() Snapshot { return w.snapshot },
+		Read: func() Snapshot {
+			w.reading.Lock()
+			defer w.reading.Unlock()
+			return w.snapshot
+		},
 	}
 	for _, f := range change {
 		f(&p)
@@ -122,7 +137,7 @@ func start(t *testing.T, w *world, change ...func(*Params)) *world {
 		}
 	})
 	t.Cleanup(w.stop)
-	settle()
+	synctest.Wait()
 	return w
 }
 

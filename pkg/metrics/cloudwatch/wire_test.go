@@ -166,7 +166,7 @@ func TestNoRegion(t *testing.T) {
 	var s wire
 	p := dialWire(t, &s, 1)
 	t.Setenv("AWS_REGION", "")
-	if wait := p.send(t.Context()); wait == 0 || !strings.Contains(p.Stats().LastError, "region") || p.Stats().Queued != 1 {
+	if wait := p.send(t.Context()); wait == 0 || !strings.Contains(p.Stats().LastError, "Region") || p.Stats().Queued != 1 {
 		t.Errorf("%+v", p.Stats())
 	}
 	t.Setenv("AWS_REGION", "us-west-2")
