@@ -56,7 +56,7 @@ var restricted = []struct {
 }{
 	{"github.com/cilium/ebpf", []string{"pkg/datapath"}, "one room knows maps and programs"},
 	{"github.com/miekg/dns", []string{"pkg/dns"}, "one room knows the DNS format"},
-	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/metrics"}, "Cloud Map and CloudWatch, nothing else depends on AWS"},
+	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/metrics/cloudwatch", "pkg/instance"}, "Cloud Map, CloudWatch and instance metadata: nothing else depends on AWS"},
 	{"github.com/docker/", []string{"pkg/task"}, "one room knows containers"},
 	{"github.com/prometheus/", []string{"pkg/metrics"}, "the others hand out plain numbers"},
 	{"github.com/spf13/cobra", []string{"cmd/*"}, "commands are parsed in one place"},

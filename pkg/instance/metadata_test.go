@@ -124,7 +124,9 @@ func TestIMDS(t *testing.T) {
 	look("")
 	s.change(func() { s.texts["/latest/meta-data/autoscaling/target-lifecycle-state"] = "Warmed:Stopped" })
 	look("autoscaling: target state is Warmed:Stopped")
-	s.change(func() { s.texts["/latest/meta-data/spot/instance-action"] = `{"action": "stop", "time": "2026-11-28T12:00:00Z"}` })
+	s.change(func() {
+		s.texts["/latest/meta-data/spot/instance-action"] = `{"action": "stop", "time": "2026-11-28T12:00:00Z"}`
+	})
 	look("spot: interruption: stop at 2026-11-28T12:00:00Z")
 
 	// A token that is no good any more costs one look, and nothing known.

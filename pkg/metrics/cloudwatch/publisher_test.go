@@ -79,8 +79,8 @@ func TestValues(t *testing.T) {
 			"HTTPCode_Target_5XX_Count{TargetDiscoveryName=orders,ServiceName=web,ClusterName=shop} 3 Count",
 			"RequestCountPerTarget{TargetDiscoveryName=orders} 5 Count",
 			"RequestCountPerTarget{TargetDiscoveryName=orders,ServiceName=web,ClusterName=shop} 6 Count",
-			"TargetResponseTime{TargetDiscoveryName=orders} 3x1 3x3.5 Milliseconds",
-			"TargetResponseTime{TargetDiscoveryName=orders,ServiceName=web,ClusterName=shop} 3x1 3x3.5 Milliseconds",
+			"TargetResponseTime{TargetDiscoveryName=orders} 3x0.5 3x3 Milliseconds",
+			"TargetResponseTime{TargetDiscoveryName=orders,ServiceName=web,ClusterName=shop} 3x0.5 3x3 Milliseconds",
 		)
 		// What stands still is not sent; a gauge that fell to 0 is, once.
 		w.snapshot.Served[0].Active, w.snapshot.Served[1].Active = 0, 0
@@ -177,8 +177,7 @@ func TestCountersBeginAnew(t *testing.T) {
 		}
 		// What has not been seen for an hour is forgotten.
 		w.snapshot = Snapshot{}
-		time.Sleep(forgetAfter)
-		w.minutes(2)
+		w.minutes(int(forgetAfter/time.Minute) + 2)
 		if n := len(w.ledger.marks); n != 0 {
 			t.Errorf("%d rows are remembered", n)
 		}
