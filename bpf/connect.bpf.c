@@ -9,6 +9,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Types that no map names, kept in BTF for the generated Go. */
 const struct event *unused_event __attribute__((unused));
+const struct refusal *unused_refusal __attribute__((unused));
 const enum outcome *unused_outcome __attribute__((unused));
 const enum failure *unused_failure __attribute__((unused));
 const enum policy *unused_policy __attribute__((unused));

@@ -15,6 +15,7 @@ func (d *daemon) openControl(c *Config) (err error) {
 		Backend: control.Backend{
 			Status: d.status, Names: d.names, Services: d.services, Endpoints: d.endpoints,
 			Resolve: d.resolve, Drain: d.loop.Drain, Reload: d.reloadConfig,
+			Events: d.events.After, Connections: d.connections, Tasks: d.taskDetails, Off: d.setOff,
 		},
 	})
 	return err

@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"connectd/pkg/control"
 	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 )
 
 func TestChangeLog(t *testing.T) {
 	var out bytes.Buffer
-	c := &changeLog{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
+	c := &changeLog{events: newEventLog(), log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
@@ -55,5 +56,30 @@ func TestChangeLog(t *testing.T) {
 	c.publish(plans(lb.StateEjected, false, 100))
 	if n := strings.Count(out.String(), "\n"); n != maxChanges+1 || !strings.Contains(out.String(), "changes=80") {
 		t.Errorf("100 changes: %d lines\n%s", n, out.String())
+	}
+	if list := c.events.After("").Events; list[len(list)-1].Kind != control.EventMore || list[len(list)-1].Times != 80 {
+		t.Errorf("the last event is %+v", list[len(list)-1])
+	}
+}
+
+// Tasks of both lists, of one, and of the other.
+func TestTaskEvents(t *testing.T) {
+	plans := func(names ...string) *plan.Desired {
+		p := &plan.Desired{}
+		for _, n := range names {
+			p.Tasks = append(p.Tasks, &plan.Task{Task: lb.Task{Name: n, Namespaces: []string{"prod"}}})
+		}
+		return p
+	}
+	c := &changeLog{events: newEventLog(), log: slog.New(slog.DiscardHandler)}
+	c.publish(plans("b", "d"))
+	c.publish(plans("a", "b", "c", "e"))
+	c.publish(plans())
+	var got []string
+	for _, e := range c.events.After("").Events {
+		got = append(got, string(e.Kind)+" "+e.Task)
+	}
+	if want := "joined a, joined c, left d, joined e, left a, left b, left c, left e"; strings.Join(got, ", ") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/control"
@@ -71,22 +73,35 @@ type daemon struct {
 	ejected     metrics.EjectionRecorder
 	ended       endedCounter
 	changes     changeLog
+	events      *eventLog
+	vips        vipIndex
+	known       knownTasks
+	brake       brake
 	directError string // what readDirect logged last; the loop's
 	live        liveBytes
 	own         *netns.Handle          // the node's own network namespace
 	cookie      func() (uint64, error) // of it
 	seated      sync.Map               // names of the tasks that have their sockets
 	ready       atomic.Bool            // the first plan is in force and its tasks were tried
+	notify      *notifier
+	hup         chan os.Signal // SIGHUP, which would end a process that does not listen yet
 }
 
 // Run runs the daemon until ctx ends. The first error of the start is
 // returned, with everything undone but the pins of an earlier daemon.
 func Run(ctx context.Context, configPath string) error {
+	if err := enterHostCgroups(); err != nil {
+		return err
+	}
+	n := startNotifier()
+	defer n.close()
 	d, err := build(configPath)
 	if err != nil {
 		return err
 	}
 	defer d.close()
+	d.notify = n
+	n.watch(d.log, d.alive, d.summary)
 	return d.run(ctx)
 }
 
@@ -97,16 +112,17 @@ func build(configPath string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := config.CheckHost(); err != nil {
+	if err := errors.Join(config.CheckHost(), mustSeeHost(config)); err != nil {
 		return nil, err
 	}
-	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config)}
-	d.changes.log = d.log.With("component", "plan")
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(), hup: make(chan os.Signal, 1)}
+	signal.Notify(d.hup, unix.SIGHUP)
+	d.changes.log, d.changes.events = d.log.With("component", "plan"), d.events
 	d.config.Store(config)
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -227,7 +243,7 @@ func (d *daemon) openPlan(c *Config) error {
 	d.loop = reconcile.New(reconcile.Params{
 		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: kernel{d.datapath, d}, Journal: d.journal,
 		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
-		Tasks:   d.tasks.Tasks,
+		Tasks:   d.plannedTasks,
 		Publish: d.publish,
 		Passed:  d.passes.Observe,
 	})
@@ -242,6 +258,7 @@ func (d *daemon) openRooms(c *Config) error {
 	var err error
 	d.dns, err = dns.New(dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
+		Refused: d.refusedName,
 	})
 	if err != nil {
 		return err
@@ -259,6 +276,8 @@ func (d *daemon) openRooms(c *Config) error {
 // publish hands a plan that the kernel holds to everybody else.
 func (d *daemon) publish(p *plan.Desired) {
 	d.readDirect(p)
+	d.known.publish(p)
+	d.vips.publish()
 	d.changes.publish(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)
@@ -276,7 +295,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refresh, d.upkeep, d.followConfig,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
@@ -287,9 +306,11 @@ func (d *daemon) run(ctx context.Context) error {
 	case <-gctx.Done():
 	}
 	d.ready.Store(false)
+	d.notify.stopping()
 	d.proxy.Away() // names resolve as long as it takes
 	d.dns.Away()
 	cancel()
+	defer d.brake.wait() // before what it works on is closed
 	return g.Wait()
 }
 
@@ -306,6 +327,7 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 		}
 	}
 	d.ready.Store(true)
+	d.notify.ready()
 	p := d.loop.Desired()
 	d.log.Info("ready", "services", len(p.Services), "tasks", len(p.Tasks), "took", time.Since(d.started).Round(time.Millisecond))
 	return nil
@@ -351,6 +373,9 @@ func every(ctx context.Context, interval time.Duration, fn func()) error {
 // close lets go of everything that build opened, whatever part of it.
 func (d *daemon) close() error {
 	var errs []error
+	if d.hup != nil {
+		signal.Stop(d.hup)
+	}
 	if d.control != nil {
 		errs = append(errs, d.control.Close())
 	}

@@ -9,16 +9,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
 	"connectd/pkg/task"
 )
 
-const (
-	trueRootID  = 1         // kernfs gives the root of the cgroup2 tree inode 1
-	leastMemory = 256 << 20 // maps of the default limits, a full plan, and room for the Go heap to grow
-)
+const leastMemory = 256 << 20 // maps of the default limits, a full plan, and room for the Go heap to grow
 
 // Doctor examines this node: whether connectd can work here, and whether a
 // daemon that should be at work is. It changes nothing that lasts.
@@ -31,6 +29,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 	}
 	x.verdict("clients", config.CheckHost(), fmt.Sprintf("static clients, all there: %d", len(config.Clients)),
 		"make what is missing, or take the client out of the config")
+	x.host(config)
 	x.features()
 	if cgroup := x.cgroup(config); cgroup != "" {
 		x.hooks(config, cgroup)
@@ -38,6 +37,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 	}
 	x.memory()
 	x.resolver()
+	x.brake(config)
 	x.daemon(ctx, config)
 	return x.checks
 }
@@ -55,6 +55,20 @@ func (x *examination) verdict(name string, err error, good, fix string) {
 		return
 	}
 	x.add(name, control.SeverityOK, good, "")
+}
+
+// host tells what of the machine this process sees.
+func (x *examination) host(c *Config) {
+	for _, f := range lookAtHost(c) {
+		switch {
+		case f.err == nil:
+			x.add(f.name, control.SeverityOK, f.detail, "")
+		case f.fatal:
+			x.add(f.name, control.SeverityFail, f.err.Error(), f.fix)
+		default:
+			x.add(f.name, control.SeverityWarn, f.err.Error(), f.fix)
+		}
+	}
 }
 
 func (x *examination) features() {
@@ -81,12 +95,7 @@ func (x *examination) cgroup(c *Config) string {
 		x.add("root of the tree", control.SeverityWarn, "the config confines the hooks to "+c.Cgroup, "only processes below it are clients; use cgroup: auto for all")
 		return c.Cgroup
 	}
-	id, err := datapath.CgroupID(root)
-	if err == nil && id != trueRootID {
-		err = fmt.Errorf("%s is cgroup %d, not the root of the tree: this is a private cgroup namespace", root, id)
-	}
-	x.verdict("root of the tree", err, root, "run in the host's cgroup namespace (ECS: bind mount the host's /sys/fs/cgroup)")
-	return root
+	return root // whether it is the machine's, host has told
 }
 
 func (x *examination) hooks(c *Config, cgroup string) {
@@ -216,6 +225,18 @@ func (x *examination) resolver() {
 		return
 	}
 	x.add("name lookups", control.SeverityOK, "go to DNS", "")
+}
+
+func (x *examination) brake(c *Config) {
+	since, err := readBrake(c.StateDir)
+	switch {
+	case err != nil:
+		x.add("brake", control.SeveritySkip, err.Error(), "")
+	case !since.IsZero():
+		x.add("brake", control.SeverityWarn, "connectd is OFF on this node by command, since "+since.Format(time.RFC3339)+": no task is served", "connectd on")
+	default:
+		x.add("brake", control.SeverityOK, "not pulled: tasks are served", "")
+	}
 }
 
 func (x *examination) daemon(ctx context.Context, c *Config) {

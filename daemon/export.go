@@ -58,6 +58,8 @@ func (d *daemon) sources() metrics.Sources {
 			return []metrics.Counter{{Reason: "endpoint", Value: d.ended.terminated.Load()}}
 		},
 		DNS:       d.dnsCounters,
+		Events:    d.events.counters,
+		Off:       func() bool { return !d.offSince().IsZero() },
 		Reconcile: d.reconcileMetrics,
 		Catalog:   d.catalogMetrics,
 		Config:    d.reload.metrics,

@@ -7,12 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/metrics"
@@ -52,9 +49,6 @@ func (r *reloadState) metrics() metrics.Reload {
 
 // followConfig reads the config again when its file changes and on SIGHUP.
 func (d *daemon) followConfig(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	changed := make(chan struct{}, 1)
 	watching := make(chan error, 1)
 	go func() {
@@ -70,12 +64,14 @@ func (d *daemon) followConfig(ctx context.Context) error {
 		case err := <-watching:
 			return err
 		case <-changed:
-		case <-hup:
+		case <-d.hup:
 			d.log.Info("SIGHUP: reading config and catalog again, opening access logs anew")
 			d.access.Reopen()
 		}
+		reloaded := d.notify.reloading()
 		// What is wrong is logged and in the status; what was in use stays.
 		_, _ = d.takeConfig()
+		reloaded()
 	}
 }
 

@@ -18,7 +18,7 @@ func (d *daemon) status() control.Status {
 	c, p, loop := d.config.Load(), d.plan(), d.loop.Status()
 	out := control.Status{
 		Problems: []control.Problem{}, Version: Version, PID: os.Getpid(), Started: d.started,
-		UptimeSeconds: time.Since(d.started).Seconds(), NotReady: d.notReady(),
+		UptimeSeconds: time.Since(d.started).Seconds(), NotReady: d.notReady(), Off: d.offSince(),
 		Config: d.configStatus(), Tasks: d.taskStatus(c), Kernel: d.kernelStatus(),
 		Reconcile: control.Reconcile{
 			Revision: loop.Planned, Applied: loop.Revision, LagSeconds: loop.Lag.Seconds(), Errors: loop.Errors,
@@ -44,6 +44,22 @@ func (d *daemon) status() control.Status {
 		countService(&out, s)
 	}
 	return out
+}
+
+// summary is the status in a line.
+func (d *daemon) summary() string {
+	if waiting := d.notReady(); waiting != nil {
+		return "not ready: waiting for " + strings.Join(waiting, " and ")
+	}
+	p := d.plan()
+	line := fmt.Sprintf("ready: %d services, %d tasks", len(p.Services), len(p.Tasks))
+	if n := len(d.seats.Errors()); n > 0 {
+		line += fmt.Sprintf(", %d of them not attached", n)
+	}
+	if d.loop.Status().Error != "" {
+		line += ", the kernel cannot be written"
+	}
+	return line
 }
 
 func countService(out *control.Status, s *plan.Service) {

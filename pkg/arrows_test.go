@@ -43,6 +43,7 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/proxy", "pkg/proxy/route", "one room: the forwarder decides by it"},
 	{"pkg/proxy", "pkg/proxy/accesslog", "one room: the forwarder fills its entries"},
 	{"pkg/proxy", "pkg/proxy/h2", "one room: the forwarder carries its sessions"},
+	{"pkg/testutil*", "pkg/testutil/owned", "a leaf: names of what tests and demos leave, and its removal"},
 	{"cmd/*", "pkg/control", "the commands are clients of the control socket, and its wire types are what they print"},
 	{"scripts/*", "pkg/control", "measuring programs ask the daemon when a change is in force"},
 	{"cmd/*", "pkg/lb", "the commands name services in the vocabulary"},
@@ -56,8 +57,8 @@ var restricted = []struct {
 }{
 	{"github.com/cilium/ebpf", []string{"pkg/datapath"}, "one room knows maps and programs"},
 	{"github.com/miekg/dns", []string{"pkg/dns"}, "one room knows the DNS format"},
-	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/metrics/cloudwatch", "pkg/instance"}, "Cloud Map, CloudWatch and instance metadata: nothing else depends on AWS"},
-	{"github.com/docker/", []string{"pkg/task"}, "one room knows containers"},
+	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/metrics/cloudwatch", "pkg/instance", "pkg/testutil/aws"}, "Cloud Map, CloudWatch and instance metadata, and AWS for tests: nothing else depends on it"},
+	{"github.com/moby/", []string{"pkg/task/docker", "pkg/testutil/docker"}, "one room knows containers, and tests have a Docker of their own"},
 	{"github.com/prometheus/", []string{"pkg/metrics"}, "the others hand out plain numbers"},
 	{"github.com/spf13/cobra", []string{"cmd/*"}, "commands are parsed in one place"},
 	{"google.golang.org/grpc", []string{"scripts/bench"}, "tests and measurements only: the probe speaks its few messages itself"},
@@ -192,7 +193,7 @@ func foreign(packages []*goPackage, from, to string) string {
 // apart in them as well: what needs two rooms is tested in daemon.
 func forbiddenInTests(from, to string) string {
 	name, inside := strings.CutPrefix(to, module)
-	if !inside || name == "pkg/testutil" || name == from {
+	if !inside || name == "pkg/testutil" || strings.HasPrefix(name, "pkg/testutil/") || name == from {
 		return ""
 	}
 	return forbidden(nil, from, to)

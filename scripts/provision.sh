@@ -21,6 +21,8 @@ packages() {
 		curl HTTP tests ask with curl
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
+		docker.io tests of ECS run a dockerd of their own, with containerd and runc
+		iptables dockerd publishes ports by it
 		nginx is a server of HTTP tests and a proxy before the forwarder
 		wrk is a client of HTTP tests
 		nghttp2-client h2load is a client of HTTP/2 tests
@@ -40,6 +42,8 @@ packages() {
 		redis-tools a client of the demo
 		dnsutils the demo resolves names with dig
 		busybox-static busybox nslookup is a client of the demo
+		docker.io the demo of ECS runs a dockerd of its own, with containerd and runc
+		iptables dockerd publishes ports by it
 		EOF
         ;;
     generate) cat <<-'EOF'
@@ -118,11 +122,15 @@ install_missing() {
     [ ${#missing[@]} = 0 ] && return
     forbid_services
     apt "${missing[@]}"
-    local service
-    for service in nginx haproxy redis-server; do
-        if [[ " ${missing[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
-            as_root systemctl disable --quiet "$service" || true
-        fi
+    command -v systemctl >/dev/null || return 0
+    local services
+    for package in "${missing[@]}"; do
+        case $package in
+        nginx | haproxy | redis-server) services=("$package") ;;
+        docker.io) services=(docker.service docker.socket containerd.service) ;;
+        *) continue ;;
+        esac
+        as_root systemctl disable --quiet "${services[@]}" || true
     done
 }
 

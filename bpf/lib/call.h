@@ -91,7 +91,7 @@ static __always_inline void record(struct bpf_sock_addr *ctx, const struct call 
 	if (call->protocol == IPPROTO_UDP)
 		remember_datagram(cookie, &to->addr, to->port, &call->dst, call->port);
 	if (call->connected && !track(cookie, &c, call->protocol == IPPROTO_TCP && is_subflow(ctx)))
-		count(OUTCOME_UNTRACKED);
+		refused(OUTCOME_UNTRACKED, task, &call->dst, call->port, call->protocol);
 }
 
 /* Leaves a connect to an HTTP service as it is, so that it reaches the
@@ -127,6 +127,12 @@ static __always_inline bool leave(struct bpf_sock_addr *ctx, const struct call *
 	return true;
 }
 
+static __always_inline enum verdict deny(enum verdict v, enum outcome reason, __u32 task, const struct call *call)
+{
+	refused(reason, task, &call->dst, call->port, call->protocol);
+	return v;
+}
+
 static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct call *call)
 {
 	struct frontend_key key = { .addr = call->dst, .port = call->port, .protocol = call->protocol };
@@ -153,23 +159,21 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 	}
 	if (!picked) {
 		if (!fe.service) {
-			count(OUTCOME_NO_FRONTEND);
 			/* getaddrinfo sorts addresses by connecting UDP sockets to them. */
-			return call->protocol == IPPROTO_UDP && call->connected ? PASS : REFUSE;
+			if (call->protocol == IPPROTO_UDP && call->connected) {
+				count(OUTCOME_NO_FRONTEND);
+				return PASS;
+			}
+			return deny(REFUSE, OUTCOME_NO_FRONTEND, id, call);
 		}
-		count(OUTCOME_STALE);
-		return UNREACHABLE;
+		return deny(UNREACHABLE, OUTCOME_STALE, id, call);
 	}
-	if (!allowed) {
-		count(OUTCOME_OUT_OF_SCOPE);
-		return OUT_OF_SCOPE;
-	}
+	if (!allowed)
+		return deny(OUT_OF_SCOPE, OUTCOME_OUT_OF_SCOPE, id, call);
 	if (leave(ctx, call, &fe, id, netns, cookie))
 		return PASS;
-	if (fe.count == 0) {
-		count(OUTCOME_NO_ENDPOINT);
-		return UNREACHABLE;
-	}
+	if (fe.count == 0)
+		return deny(UNREACHABLE, OUTCOME_NO_ENDPOINT, id, call);
 	record(ctx, call, &fe, id, &to, netns, cookie);
 	count(OUTCOME_TRANSLATED);
 	call->dst = to.addr;

@@ -65,9 +65,19 @@ MAP(outcomes_v2, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, OUTCOME_COUNT);
  * a dead daemon never accepted must not fill it, and losing one costs a connect
  * of whoever had 65,536 others on their way at once. */
 MAP(admissions_v1, BPF_MAP_TYPE_LRU_HASH, struct admission_key, struct admission, 65536);
+/* When user space was told of a refusal last. LRU: losing one tells it once
+ * too often. */
+MAP(refused_v1, BPF_MAP_TYPE_LRU_HASH, struct refusal_key, struct refusal_count, 2048);
 MAP(learned_v1, BPF_MAP_TYPE_LRU_HASH, __u64, __u64, 64);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } events_v1 SEC(".maps");
+
+/* A ring of their own, so that a task that is refused over and over takes no
+ * strike's room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 * 1024);
+} refusals_v1 SEC(".maps");

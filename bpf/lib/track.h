@@ -136,7 +136,7 @@ static __always_inline struct connection *adopt_subflow(struct bpf_sock_ops *ops
 	if (!c)
 		return NULL;
 	if (!track(cookie, c, false)) {
-		count(OUTCOME_UNTRACKED);
+		refused(OUTCOME_UNTRACKED, c->task, &c->vip, c->vip_port, c->protocol);
 		/* Too late to send it to an endpoint. */
 		if (c->flags & CONNECTION_FORWARDED) {
 			locate(ops, c);

@@ -237,6 +237,30 @@ struct event {
 	__u32 count; /* strikes in a row */
 };
 
+/* What a task asked for and was refused, or what went on untracked. */
+struct refusal_key {
+	struct addr vip;
+	__be16 port;
+	__u8 protocol;
+	__u8 reason; /* enum outcome; 0: what the task was told of in all */
+	__u32 task;
+};
+
+/* When user space was told last, and how often not since. Of a whole task:
+ * since when records are counted, and how many those are. */
+struct refusal_count {
+	__u64 told_ns;
+	__u32 times;
+	__u32 pad;
+};
+
+struct refusal {
+	__u64 at_ns; /* monotonic */
+	struct refusal_key what;
+	__u32 untold; /* the same since the last record */
+	__u32 pad;
+};
+
 struct settings {
 	__u32 cgroup_levels; /* bit n: some task is known by its cgroup at depth n */
 	__u32 has_datagrams; /* some UDP frontend exists */

@@ -88,7 +88,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	root.AddCommand(
 		c.runCommand(), c.checkCommand(), c.doctorCommand(), c.unloadCommand(), c.demoCommand(), c.versionCommand(),
 		c.statusCommand(), c.servicesCommand(), c.endpointsCommand(), c.resolveCommand(),
-		c.drainCommand(true), c.drainCommand(false), c.reloadCommand(),
+		c.tasksCommand(), c.connectionsCommand(), c.eventsCommand(),
+		c.drainCommand(true), c.drainCommand(false), c.offCommand(), c.onCommand(), c.reloadCommand(),
 	)
 	return root
 }

@@ -29,6 +29,17 @@ func worlds(name string) (b control.Backend, ok bool) {
 		Resolve:   resolve,
 		Drain:     func(context.Context, lb.ServiceName, netip.AddrPort, bool) error { return nil },
 		Reload:    func(context.Context) error { return nil },
+		Events:    events,
+		Tasks:     taskDetails,
+		Connections: func(task func(string) bool, service lb.ServiceName) (control.Connections, error) {
+			return connections(task, service), nil
+		},
+		Off: func(_ context.Context, off bool) (control.Brake, error) {
+			if off {
+				return control.Brake{Off: now, Tasks: 2}, nil
+			}
+			return control.Brake{Tasks: 2}, nil
+		},
 	}
 	switch name {
 	case "healthy":
@@ -38,7 +49,29 @@ func worlds(name string) (b control.Backend, ok bool) {
 			list[2].State, list[2].Reason, list[2].DrainDeadline = "draining", "drained by command", now.Add(30*time.Second)
 			return of3(list, of)
 		}
+	case "off":
+		b.Status = func() control.Status {
+			s := healthyStatus()
+			s.Off = before(10 * time.Minute)
+			s.Tasks[0].Attached, s.Tasks[1].Attached = false, false
+			return s
+		}
+		b.Tasks = func() []control.TaskDetail {
+			list := taskDetails()
+			for i := range list {
+				list[i].Attached, list[i].Connections, list[i].Problems = false, 0, []string{"connectd is off on this node, by command"}
+			}
+			return list
+		}
 	case "degraded":
+		b.Off = func(context.Context, bool) (control.Brake, error) {
+			return control.Brake{}, errors.New("write map tasks_netns: no space left on device")
+		}
+		b.Connections = func(func(string) bool, lb.ServiceName) (control.Connections, error) {
+			list := connections(func(string) bool { return true }, lb.ServiceName{})
+			list.Total = 23456
+			return list, nil
+		}
 		b.Status = degradedStatus
 		b.Services = degradedServices
 		b.Endpoints = func(of lb.ServiceName) []control.Endpoint { return of3(degradedEndpoints(), of) }
@@ -69,6 +102,11 @@ func worlds(name string) (b control.Backend, ok bool) {
 			Services:  func() []control.Service { return nil },
 			Endpoints: func(lb.ServiceName) []control.Endpoint { return nil },
 			Resolve:   func(string, string) []control.Resolution { return nil },
+			Events:    func(string) control.Events { return control.Events{Events: []control.Event{}, Cursor: "1/0"} },
+			Tasks:     func() []control.TaskDetail { return nil },
+			Connections: func(func(string) bool, lb.ServiceName) (control.Connections, error) {
+				return control.Connections{Connections: []control.Connection{}}, nil
+			},
 		}
 	default:
 		return control.Backend{}, false
@@ -227,4 +265,47 @@ func checks(world string) []control.Check {
 		{Name: "hooks", Severity: control.SeveritySkip, Detail: "none pinned in /sys/fs/bpf/connectd: no daemon has run since boot or unload"},
 		{Name: "memory limit", Severity: control.SeverityOK, Detail: "none", Fix: "not shown"},
 	}
+}
+
+const webARN = "arn:aws:ecs:us-east-1:123456789012:task/main/0f9de17a6465404e8b1b2356dc13c2f8"
+
+func events(string) control.Events {
+	return control.Events{Cursor: "1/6", Events: []control.Event{
+		{Seq: 1, At: before(time.Hour), Times: 1, Kind: control.EventJoined, Task: webARN, Reason: "may use prod"},
+		{Seq: 2, At: before(10 * time.Minute), Last: before(9*time.Minute + 8*time.Second), Times: 214, Kind: control.EventRefused, Task: "cron", Name: "orders",
+			Address: addrPort("127.254.183.9:80"), Reason: "out_of_scope", Detail: "of namespace prod, which the task may not use"},
+		{Seq: 3, At: before(10 * time.Minute), Times: 2, Kind: control.EventRefused, Task: "cron", Name: "orders", Reason: "name_out_of_scope",
+			Detail: "a name of namespace prod, which the task may not use: its own resolver was asked"},
+		{Seq: 4, At: before(5 * time.Minute), Times: 1, Kind: "unhealthy", Name: "prod/orders", Address: addrPort("10.66.0.3:8080"), Reason: "probe: status 503", Detail: "was active"},
+		{Seq: 5, At: before(4 * time.Minute), Times: 1, Kind: control.EventRefused, Task: webARN, Name: "cache", Address: addrPort("127.254.91.3:6380"),
+			Reason: "no_frontend", Detail: "the name has no port 6380/tcp"},
+		{Seq: 6, At: before(3 * time.Minute), Times: 1, Kind: control.EventProblem, Task: webARN, Name: "orders", Reason: "label", Detail: "connectd.serviceConnect: \x1b[31mrubbish"},
+	}}
+}
+
+func taskDetails() []control.TaskDetail {
+	return []control.TaskDetail{
+		{Name: webARN, Kind: "ecs", Mode: "netns", Family: "web:7", Service: "web", Namespaces: []string{"prod", "tools"}, Resolvers: vips("10.66.0.2"), Connections: 3, Attached: true},
+		{Name: "cron", Kind: "static", Mode: "cgroup", Namespaces: []string{"tools"}, Resolvers: vips("10.66.0.2", "fd00:ec2::253"),
+			Problems: []string{"attach DNS of task cron: address already in use"}},
+	}
+}
+
+func connections(task func(string) bool, service lb.ServiceName) control.Connections {
+	var out control.Connections
+	for _, c := range []control.Connection{
+		{Task: webARN, Name: "cache", Service: "prod/cache", Protocol: "tcp", VIP: addrPort("127.254.91.3:6379"), Endpoint: addrPort("10.66.0.5:6379"),
+			Local: addrPort("10.66.0.9:40112"), State: "established", Started: before(95 * time.Second), Bytes: &control.Transferred{Sent: 5120, Received: 1 << 20}},
+		{Task: webARN, Name: "cache", Service: "prod/cache", Protocol: "tcp", VIP: addrPort("127.254.91.3:6379"), Endpoint: addrPort("10.66.0.5:6379"), State: "connecting", Started: now},
+		{Task: webARN, Name: "orders", Service: "prod/orders", Protocol: "http/1.1", VIP: addrPort("127.254.183.9:80"), Endpoint: addrPort("10.66.0.3:8080"),
+			Local: addrPort("127.0.0.1:51000"), State: "established", Started: before(4 * time.Second), Bytes: &control.Transferred{Sent: 812, Received: 40960},
+			Forwarder: &control.Forwarded{Requests: 7, InFlight: 1}},
+		{Task: "cron", Protocol: "udp", VIP: addrPort("127.254.5.5:53"), Endpoint: addrPort("10.66.0.9:53"), State: "connected"},
+	} {
+		if task(c.Task) && (service == lb.ServiceName{} || c.Service == service.String()) {
+			out.Connections = append(out.Connections, c)
+		}
+	}
+	out.Total = len(out.Connections)
+	return out
 }

@@ -28,7 +28,8 @@ type node struct {
 	clients []string // lines of the config
 	daemon  *process // the latest
 	runs    int
-	binary  string // "" is the one built from this tree
+	binary  string   // "" is the one built from this tree
+	wrapper []string // what the daemon is started through, such as setpriv
 }
 
 func (n *node) program() string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +33,8 @@ func (n *node) spawn() *process {
 		n.Fatal(err)
 	}
 	defer out.Close()
-	p.cmd = n.host.Command(context.Background(), n.program(), "run", "--config", n.path("connectd.yaml"))
+	args := append(slices.Clone(n.wrapper), n.program(), "run", "--config", n.path("connectd.yaml"))
+	p.cmd = n.host.Command(context.Background(), args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
 		n.Fatal(err)

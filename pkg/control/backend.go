@@ -22,6 +22,20 @@ type Backend struct {
 	// by name, would get. A task that is not known is no element.
 	Resolve func(name, task string) []Resolution
 
+	// Events returns what came after a cursor, or for one that is not of this
+	// run everything that is held.
+	Events func(after string) Events
+
+	// Connections lists those of tasks for whose names task is true and of one
+	// service, or of all for the zero name.
+	Connections func(task func(name string) bool, service lb.ServiceName) (Connections, error)
+
+	Tasks func() []TaskDetail // sorted by name
+
+	// Off takes connectd off the node or puts it back, and returns when that is
+	// so. It holds over restarts. Saying the same twice is not an error.
+	Off func(ctx context.Context, off bool) (Brake, error)
+
 	// Drain drains an endpoint or ends that, and returns when the kernel has
 	// it. Saying the same twice is not an error.
 	Drain func(ctx context.Context, service lb.ServiceName, address netip.AddrPort, on bool) error

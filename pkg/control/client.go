@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,6 +84,46 @@ func (c *Client) Endpoints(ctx context.Context, f EndpointFilter) ([]Endpoint, e
 // Resolve returns what a task, or each if task is "", gets for a name.
 func (c *Client) Resolve(ctx context.Context, name, task string) ([]Resolution, error) {
 	return call[[]Resolution](ctx, c, http.MethodGet, "resolve?"+query("name", name, "task", task), nil)
+}
+
+// followWithin is how long the server may wait with an answer to Follow; less
+// than readWithin.
+const followWithin = 8 * time.Second
+
+// Events lists what the daemon remembers of what happened on the node.
+func (c *Client) Events(ctx context.Context, f EventFilter) (*Events, error) {
+	return c.events(ctx, "", 0, f)
+}
+
+// Follow waits for events after a cursor, and returns without any after some
+// seconds in which there were none.
+func (c *Client) Follow(ctx context.Context, cursor string, f EventFilter) (*Events, error) {
+	return c.events(ctx, cursor, followWithin, f)
+}
+
+func (c *Client) events(ctx context.Context, after string, wait time.Duration, f EventFilter) (*Events, error) {
+	q := url.Values{"after": {after}, "wait": {strconv.FormatFloat(wait.Seconds(), 'f', -1, 64)}, "task": {f.Task}, "kind": f.Kinds}
+	return call[*Events](ctx, c, http.MethodGet, "events?"+q.Encode(), nil)
+}
+
+// Connections lists connections of tasks, sorted by task and VIP.
+func (c *Client) Connections(ctx context.Context, f ConnectionFilter) (*Connections, error) {
+	return call[*Connections](ctx, c, http.MethodGet, "connections?"+query("task", f.Task, "service", f.Service), nil)
+}
+
+// Tasks lists the tasks of the node, sorted by name.
+func (c *Client) Tasks(ctx context.Context) ([]TaskDetail, error) {
+	return call[[]TaskDetail](ctx, c, http.MethodGet, "tasks", nil)
+}
+
+// Off takes connectd off the node until On, also over restarts.
+func (c *Client) Off(ctx context.Context) (*Brake, error) {
+	return call[*Brake](ctx, c, http.MethodPost, "off", nil)
+}
+
+// On ends an Off.
+func (c *Client) On(ctx context.Context) (*Brake, error) {
+	return call[*Brake](ctx, c, http.MethodPost, "on", nil)
 }
 
 // Drain gives an endpoint no new connections until Undrain, and returns it as

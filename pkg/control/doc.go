@@ -8,6 +8,10 @@
 //	GET  /v1/services?service=&namespace=
 //	GET  /v1/endpoints?service=&state=
 //	GET  /v1/resolve?name=&task=
+//	GET  /v1/events?after=&wait=&task=&kind=
+//	GET  /v1/connections?task=&service=
+//	GET  /v1/tasks
 //	POST /v1/drain, /v1/undrain  {"service": "prod/orders", "address": "10.0.3.9:8080"}
 //	POST /v1/reload
+//	POST /v1/off, /v1/on
 package control

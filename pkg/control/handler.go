@@ -16,13 +16,18 @@ import (
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, answer := range map[string]func(*http.Request) (any, error){
-		"GET /v1/status":    s.status,
-		"GET /v1/services":  s.services,
-		"GET /v1/endpoints": s.endpoints,
-		"GET /v1/resolve":   s.resolve,
-		"POST /v1/drain":    func(r *http.Request) (any, error) { return s.drain(r, true) },
-		"POST /v1/undrain":  func(r *http.Request) (any, error) { return s.drain(r, false) },
-		"POST /v1/reload":   s.reload,
+		"GET /v1/status":      s.status,
+		"GET /v1/services":    s.services,
+		"GET /v1/endpoints":   s.endpoints,
+		"GET /v1/resolve":     s.resolve,
+		"GET /v1/events":      s.events,
+		"GET /v1/connections": s.connections,
+		"GET /v1/tasks":       s.tasks,
+		"POST /v1/off":        func(r *http.Request) (any, error) { return s.off(r, true) },
+		"POST /v1/on":         func(r *http.Request) (any, error) { return s.off(r, false) },
+		"POST /v1/drain":      func(r *http.Request) (any, error) { return s.drain(r, true) },
+		"POST /v1/undrain":    func(r *http.Request) (any, error) { return s.drain(r, false) },
+		"POST /v1/reload":     s.reload,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)

@@ -16,6 +16,9 @@ const lagSeconds = 2
 // judge adds the problems that the rest of the status shows to those that the
 // daemon named itself, and sums them up.
 func (s *Status) judge() {
+	if !s.Off.IsZero() {
+		s.add("off", "connectd is OFF on this node, by command: no task is served", "connectd on")
+	}
 	blocked := len(s.NotReady) > 0
 	if blocked {
 		s.add("notReady", "waiting for "+strings.Join(s.NotReady, ", "), "the log says what it waits on; connectd doctor checks this node")
@@ -28,7 +31,7 @@ func (s *Status) judge() {
 	}
 	s.judgeFiles()
 	for _, t := range s.Tasks {
-		if !t.Attached {
+		if !t.Attached && s.Off.IsZero() {
 			s.add("taskDetached", withDetail(fmt.Sprintf("task %s is not attached", t.Name), t.Error), fmt.Sprintf("check that %s %s exists; it is tried again by itself", t.Kind, t.Target))
 		}
 	}

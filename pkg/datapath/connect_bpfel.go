@@ -167,6 +167,30 @@ const (
 	connectOutcomeOUTCOME_COUNT          connectOutcome = 11
 )
 
+type connectRefusal struct {
+	_      structs.HostLayout
+	AtNs   uint64
+	What   connectRefusalKey
+	Untold uint32
+	Pad    uint32
+}
+
+type connectRefusalCount struct {
+	_      structs.HostLayout
+	ToldNs uint64
+	Times  uint32
+	Pad    uint32
+}
+
+type connectRefusalKey struct {
+	_        structs.HostLayout
+	Vip      connectAddr
+	Port     uint16
+	Protocol uint8
+	Reason   uint8
+	Task     uint32
+}
+
 type connectResolver struct {
 	_     structs.HostLayout
 	Addr  connectAddr
@@ -234,6 +258,8 @@ const (
 	connectMapLearnedV1          = "learned_v1"
 	connectMapListenersV1        = "listeners_v1"
 	connectMapOutcomesV2         = "outcomes_v2"
+	connectMapRefusalsV1         = "refusals_v1"
+	connectMapRefusedV1          = "refused_v1"
 	connectMapResolversV1        = "resolvers_v1"
 	connectMapServiceStatsV1     = "service_stats_v1"
 	connectMapSettingsV1         = "settings_v1"
@@ -263,6 +289,7 @@ const (
 	connectVarUnusedFrontendFlag = "unused_frontend_flag"
 	connectVarUnusedOutcome      = "unused_outcome"
 	connectVarUnusedPolicy       = "unused_policy"
+	connectVarUnusedRefusal      = "unused_refusal"
 	connectVarVip4Mask           = "vip4_mask"
 	connectVarVip4Net            = "vip4_net"
 	connectVarVip6Net            = "vip6_net"
@@ -339,6 +366,8 @@ type connectMapSpecs struct {
 	LearnedV1         *ebpf.MapSpec `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.MapSpec `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.MapSpec `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.MapSpec `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.MapSpec `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.MapSpec `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.MapSpec `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.MapSpec `ebpf:"settings_v1"`
@@ -364,6 +393,7 @@ type connectVariableSpecs struct {
 	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
 	UnusedOutcome      *ebpf.VariableSpec `ebpf:"unused_outcome"`
 	UnusedPolicy       *ebpf.VariableSpec `ebpf:"unused_policy"`
+	UnusedRefusal      *ebpf.VariableSpec `ebpf:"unused_refusal"`
 	Vip4Mask           *ebpf.VariableSpec `ebpf:"vip4_mask"`
 	Vip4Net            *ebpf.VariableSpec `ebpf:"vip4_net"`
 	Vip6Net            *ebpf.VariableSpec `ebpf:"vip6_net"`
@@ -402,6 +432,8 @@ type connectMaps struct {
 	LearnedV1         *ebpf.Map `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.Map `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.Map `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.Map `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.Map `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.Map `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.Map `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.Map `ebpf:"settings_v1"`
@@ -429,6 +461,8 @@ func (m *connectMaps) Close() error {
 		m.LearnedV1,
 		m.ListenersV1,
 		m.OutcomesV2,
+		m.RefusalsV1,
+		m.RefusedV1,
 		m.ResolversV1,
 		m.ServiceStatsV1,
 		m.SettingsV1,
@@ -455,6 +489,7 @@ type connectVariables struct {
 	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
 	UnusedOutcome      *ebpf.Variable `ebpf:"unused_outcome"`
 	UnusedPolicy       *ebpf.Variable `ebpf:"unused_policy"`
+	UnusedRefusal      *ebpf.Variable `ebpf:"unused_refusal"`
 	Vip4Mask           *ebpf.Variable `ebpf:"vip4_mask"`
 	Vip4Net            *ebpf.Variable `ebpf:"vip4_net"`
 	Vip6Net            *ebpf.Variable `ebpf:"vip6_net"`

@@ -210,6 +210,8 @@ func (o *connectObjects) all() map[string]*ebpf.Map {
 		connectMapLearnedV1:         o.LearnedV1,
 		connectMapListenersV1:       o.ListenersV1,
 		connectMapOutcomesV2:        o.OutcomesV2,
+		connectMapRefusalsV1:        o.RefusalsV1,
+		connectMapRefusedV1:         o.RefusedV1,
 		connectMapResolversV1:       o.ResolversV1,
 		connectMapServiceStatsV1:    o.ServiceStatsV1,
 		connectMapSettingsV1:        o.SettingsV1,

@@ -48,6 +48,7 @@ type Datapath struct {
 	params  Params
 	objs    connectObjects
 	events  *ringbuf.Reader
+	refused *ringbuf.Reader
 	seats   *seats
 	slots   slotAllocator
 	shared  shared
@@ -112,6 +113,9 @@ func (d *Datapath) start() error {
 	if d.events, err = ringbuf.NewReader(d.objs.EventsV1); err != nil {
 		return fmt.Errorf("open event ring: %s", err)
 	}
+	if d.refused, err = ringbuf.NewReader(d.objs.RefusalsV1); err != nil {
+		return fmt.Errorf("open refusal ring: %s", err)
+	}
 	if err := d.shared.open(&d.objs); err != nil {
 		return err
 	}
@@ -134,8 +138,10 @@ func (d *Datapath) start() error {
 // working; Unload removes them.
 func (d *Datapath) Close() error {
 	var errs []error
-	if d.events != nil {
-		errs = append(errs, d.events.Close())
+	for _, ring := range []*ringbuf.Reader{d.events, d.refused} {
+		if ring != nil {
+			errs = append(errs, ring.Close())
+		}
 	}
 	d.shared.close()
 	d.direct.close()

@@ -109,6 +109,8 @@ const (
 	directMapLearnedV1           = "learned_v1"
 	directMapListenersV1         = "listeners_v1"
 	directMapOutcomesV2          = "outcomes_v2"
+	directMapRefusalsV1          = "refusals_v1"
+	directMapRefusedV1           = "refused_v1"
 	directMapResolversV1         = "resolvers_v1"
 	directMapServiceStatsV1      = "service_stats_v1"
 	directMapSettingsV1          = "settings_v1"
@@ -206,6 +208,8 @@ type directMapSpecs struct {
 	LearnedV1         *ebpf.MapSpec `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.MapSpec `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.MapSpec `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.MapSpec `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.MapSpec `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.MapSpec `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.MapSpec `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.MapSpec `ebpf:"settings_v1"`
@@ -275,6 +279,8 @@ type directMaps struct {
 	LearnedV1         *ebpf.Map `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.Map `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.Map `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.Map `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.Map `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.Map `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.Map `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.Map `ebpf:"settings_v1"`
@@ -306,6 +312,8 @@ func (m *directMaps) Close() error {
 		m.LearnedV1,
 		m.ListenersV1,
 		m.OutcomesV2,
+		m.RefusalsV1,
+		m.RefusedV1,
 		m.ResolversV1,
 		m.ServiceStatsV1,
 		m.SettingsV1,

@@ -20,8 +20,8 @@ import (
 	"connectd/pkg/testutil"
 )
 
-// lose drops one of 20 packets that arrive at a host, and counts them.
-func lose(tb testing.TB, h *testutil.Host) (dropped func() uint64) {
+// lose drops one of so many packets that arrive at a host, and counts them.
+func lose(tb testing.TB, h *testutil.Host, oneOf int32) (dropped func() uint64) {
 	tb.Helper()
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
@@ -31,7 +31,7 @@ func lose(tb testing.TB, h *testutil.Host) (dropped func() uint64) {
 	const pass, drop = 2, 1
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: asm.Instructions{
 		asm.FnGetPrandomU32.Call(),
-		asm.Mod.Imm32(asm.R0, 20),
+		asm.Mod.Imm32(asm.R0, oneOf),
 		asm.JNE.Imm32(asm.R0, 0, "pass"),
 		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
 		asm.LoadMapPtr(asm.R1, m.FD()),
@@ -73,15 +73,15 @@ func lose(tb testing.TB, h *testutil.Host) (dropped func() uint64) {
 	}
 }
 
-// lossy makes 8 connections, loses packets in both directions, and then has
-// every connection used at once.
-func (r *directRig) lossy(use func(c net.Conn) error) {
+// lossy makes 8 connections, loses one of so many packets in both directions,
+// and then has every connection used at once.
+func (r *directRig) lossy(oneOf int32, use func(c net.Conn) error) {
 	r.tb.Helper()
 	conns := make([]net.Conn, 8)
 	for i := range conns {
 		conns[i] = r.dial()
 	}
-	there, back := lose(r.tb, r.a), lose(r.tb, r.web)
+	there, back := lose(r.tb, r.a, oneOf), lose(r.tb, r.web, oneOf)
 	errs := make(chan error, len(conns))
 	for _, c := range conns {
 		go func() { errs <- use(c) }()
@@ -101,7 +101,7 @@ func (r *directRig) lossy(use func(c net.Conn) error) {
 func TestDirectLoss(t *testing.T) {
 	r := newDirectRig(t, serveStatus)
 	const requests = 40
-	r.lossy(func(c net.Conn) error {
+	r.lossy(20, func(c net.Conn) error {
 		br := bufio.NewReader(c)
 		for n := range requests {
 			code := []int{200, 404}[n%2]
@@ -122,11 +122,18 @@ func TestDirectLoss(t *testing.T) {
 }
 
 // HTTP/2 goes on being counted after a loss. Frames behind a gap are missed if
-// no segment begins with one; here segments do.
+// no segment begins with one: within the promised 1 % where one packet of 100
+// is lost, which is a bad network, and not by much more where it is one of 20.
 func TestDirectLossHTTP2(t *testing.T) {
+	for oneOf, requests := range map[int32]int{100: 50, 20: 20} {
+		t.Run(fmt.Sprintf("one of %d", oneOf), func(t *testing.T) { directLossHTTP2(t, oneOf, requests) })
+	}
+}
+
+func directLossHTTP2(t *testing.T, oneOf int32, requests int) {
 	r := newDirectRig(t, serveHTTP2)
-	const requests, streams = 20, 8
-	r.lossy(func(c net.Conn) error {
+	const streams = 8
+	r.lossy(oneOf, func(c net.Conn) error {
 		cc, err := (&http2.Transport{}).NewClientConn(c)
 		if err != nil {
 			return err
@@ -152,8 +159,12 @@ func TestDirectLossHTTP2(t *testing.T) {
 		return <-errs
 	})
 	got := r.counted()
-	const all = 8 * requests * streams
-	if got.Classes[2] > all || got.Classes[2] < all*9/10 || got.LeftOut != 0 || got.Classes[0] > all/20 {
+	all := uint64(8 * requests * streams)
+	least := all * 99 / 100
+	if oneOf < 100 {
+		least = all * 9 / 10
+	}
+	if got.Classes[2] > all || got.Classes[2] < least || got.LeftOut != 0 || got.Classes[0] > all/20 {
 		t.Errorf("counted %v of %d, %d left out", got.Classes, all, got.LeftOut)
 	}
 	t.Logf("counted %v of %d", got.Classes, all)

@@ -29,6 +29,8 @@ const (
 	forwardMapLearnedV1          = "learned_v1"
 	forwardMapListenersV1        = "listeners_v1"
 	forwardMapOutcomesV2         = "outcomes_v2"
+	forwardMapRefusalsV1         = "refusals_v1"
+	forwardMapRefusedV1          = "refused_v1"
 	forwardMapResolversV1        = "resolvers_v1"
 	forwardMapServiceStatsV1     = "service_stats_v1"
 	forwardMapSettingsV1         = "settings_v1"
@@ -116,6 +118,8 @@ type forwardMapSpecs struct {
 	LearnedV1         *ebpf.MapSpec `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.MapSpec `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.MapSpec `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.MapSpec `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.MapSpec `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.MapSpec `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.MapSpec `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.MapSpec `ebpf:"settings_v1"`
@@ -179,6 +183,8 @@ type forwardMaps struct {
 	LearnedV1         *ebpf.Map `ebpf:"learned_v1"`
 	ListenersV1       *ebpf.Map `ebpf:"listeners_v1"`
 	OutcomesV2        *ebpf.Map `ebpf:"outcomes_v2"`
+	RefusalsV1        *ebpf.Map `ebpf:"refusals_v1"`
+	RefusedV1         *ebpf.Map `ebpf:"refused_v1"`
 	ResolversV1       *ebpf.Map `ebpf:"resolvers_v1"`
 	ServiceStatsV1    *ebpf.Map `ebpf:"service_stats_v1"`
 	SettingsV1        *ebpf.Map `ebpf:"settings_v1"`
@@ -206,6 +212,8 @@ func (m *forwardMaps) Close() error {
 		m.LearnedV1,
 		m.ListenersV1,
 		m.OutcomesV2,
+		m.RefusalsV1,
+		m.RefusedV1,
 		m.ResolversV1,
 		m.ServiceStatsV1,
 		m.SettingsV1,

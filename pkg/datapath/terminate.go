@@ -111,20 +111,12 @@ func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes,
 		if diag == nil {
 			return nil
 		}
-		for _, mapped := range families(id) {
-			id.mapped = mapped
-			sent, received, err := diag.tcpBytes(id)
-			if errors.Is(err, errNoSocket) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
+		live, err := diag.bytesOf(id)
+		if live != nil {
 			b := out[lb.EndpointID(c.Endpoint)]
-			out[lb.EndpointID(c.Endpoint)] = Bytes{b.Sent + sent, b.Received + received}
-			break
+			out[lb.EndpointID(c.Endpoint)] = Bytes{b.Sent + live.Sent, b.Received + live.Received}
 		}
-		return nil
+		return err
 	})
 	return out, err
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 
 	mdns "github.com/miekg/dns"
-
-	"connectd/pkg/plan"
 )
 
 // outcome is what became of one query; it indexes the counters.
@@ -25,37 +23,38 @@ const (
 
 // handle decides on one message from a task. It returns the bytes to send
 // back, built in out's storage, or nil when the outcome is forwarded or
-// dropped; name is set when the message asked for a name of ours.
-func handle(v view, msg, out []byte) (answer []byte, o outcome, name *plan.Name) {
+// dropped. m is set when the message asked for a name of ours; when the outcome
+// is forwarded, for one that the task may not use.
+func handle(v view, msg, out []byte) (answer []byte, o outcome, m match) {
 	if len(msg) < headerSize || msg[2]&bitQR != 0 {
-		return nil, dropped, nil
+		return nil, dropped, m
 	}
 	if msg[2]&maskOpcode != 0 { // not a query: the resolver's business
-		return nil, forwarded, nil
+		return nil, forwarded, m
 	}
 	if count := int(binary.BigEndian.Uint16(msg[4:])); count != 1 {
 		if skipQuestions(msg, count) {
-			return nil, forwarded, nil
+			return nil, forwarded, m
 		}
-		return formatError(msg, out), formErr, nil
+		return formatError(msg, out), formErr, m
 	}
 	var q question
 	if !q.parse(msg) {
-		return formatError(msg, out), formErr, nil
+		return formatError(msg, out), formErr, m
 	}
 	if q.class != mdns.ClassINET || q.hidden {
-		return nil, forwarded, nil
+		return nil, forwarded, m
 	}
 	m, _, ok := v.find(q.name())
 	if !ok {
-		return nil, forwarded, nil
+		return nil, forwarded, v.elsewhere(q.name())
 	}
 	e, ok := parseEDNS(msg, q.end)
 	if !ok {
-		return formatError(msg, out), formErr, nil
+		return formatError(msg, out), formErr, match{}
 	}
 	answer, o = v.answer(m, &q, e, msg, out)
-	return answer, o, m.name
+	return answer, o, m
 }
 
 func (v view) answer(m match, q *question, e edns, msg, out []byte) ([]byte, outcome) {

@@ -247,7 +247,7 @@ func FuzzHandler(f *testing.F) {
 	v := testView(true)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		before := bytes.Clone(msg)
-		answer, o, name := handle(v, msg, make([]byte, 0, 64))
+		answer, o, m := handle(v, msg, make([]byte, 0, 64))
 		if !bytes.Equal(before, msg) {
 			t.Fatal("the query was changed")
 		}
@@ -268,10 +268,10 @@ func FuzzHandler(f *testing.F) {
 			return
 		}
 		// What another parser reads in full must lead to the same name.
-		if name != nil {
+		if m.name != nil {
 			labels := mdns.CanonicalName(asked.Question[0].Name)
-			if !strings.HasPrefix(labels, name.DNSName+".") {
-				t.Fatalf("%q answered as %q", labels, name.DNSName)
+			if !strings.HasPrefix(labels, m.name.DNSName+".") {
+				t.Fatalf("%q answered as %q", labels, m.name.DNSName)
 			}
 		}
 	})

@@ -18,11 +18,12 @@ const maxHosts = 1000
 // connectd is away a task resolves from there: every name of its scope as
 // long as they are at most maxHosts, else the names it has asked for.
 type hosts struct {
-	current func() *state
-	log     *slog.Logger
-	dirty   chan struct{} // an element when something may have changed
-	stop    chan struct{}
-	stopped chan struct{}
+	current   func() *state
+	log       *slog.Logger
+	dirty     chan struct{} // an element when something may have changed
+	stop      chan struct{}
+	withdrawn atomic.Bool // no file is to have names
+	stopped   chan struct{}
 
 	mu    sync.Mutex
 	tasks map[lb.TaskID]*asked
@@ -149,6 +150,9 @@ func (h *hosts) write() {
 	st := h.current()
 	wanted := make(map[string]bool)
 	for _, t := range st.tasks {
+		if h.withdrawn.Load() {
+			break
+		}
 		for _, file := range t.HostsFiles {
 			if !wanted[file] {
 				wanted[file] = true

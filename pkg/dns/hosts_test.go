@@ -179,6 +179,28 @@ func TestHostsFileOfGoneTask(t *testing.T) {
 	}
 }
 
+// Withdrawn names go from the file while the task stays, and come back, those
+// that were asked for too.
+func TestHostsFileWithdrawn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hosts")
+	d := testPlan()
+	r, _ := hostsWorld(t, file, d)
+	before := awaitHosts(t, r, file, "orders")
+	r.Withdraw(true)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(file); err == nil && len(text) == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the hosts file is still %q, %v", text, err)
+		}
+	}
+	r.Publish(d)
+	r.Withdraw(false)
+	if after := awaitHosts(t, r, file, "orders"); after != before {
+		t.Errorf("put back is\n%swas\n%s", after, before)
+	}
+}
+
 // awaitHosts polls: a file has no event that tells of its content.
 func awaitHosts(t *testing.T, r *Responder, file, name string) string {
 	t.Helper()

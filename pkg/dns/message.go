@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	mdns "github.com/miekg/dns"
 )
@@ -11,6 +12,9 @@ import (
 // positive or negative. A VIP never changes while its service exists, so the
 // TTL only bounds how long a new name stays unknown and a deleted one known.
 const answerTTL = 5
+
+// AnswerTTL is for how long a client may go on using an answer.
+const AnswerTTL = answerTTL * time.Second
 
 const (
 	headerSize  = 12

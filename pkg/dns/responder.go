@@ -50,6 +50,9 @@ type Params struct {
 	// Redirect puts a redirection in force. It is called with the sockets
 	// bound and listening.
 	Redirect func(Redirection) (Redirect, error)
+	// Refused, if set, is told of queries for names outside of a task's scope,
+	// of each name once a second. It must not wait.
+	Refused func(Refusal)
 	// PortFile keeps the ports of the sockets over restarts, as JSON.
 	PortFile string
 	// Timeout is how long a resolver may take for one UDP query or one TCP
@@ -103,6 +106,13 @@ func (r *Responder) Publish(d *plan.Desired) {
 	if next.table != prev.table || !slices.Equal(prev.tasks, next.tasks) {
 		r.hosts.wake()
 	}
+}
+
+// Withdraw takes the names out of every hosts file, or puts them back. It does
+// not wait until that is done.
+func (r *Responder) Withdraw(yes bool) {
+	r.hosts.withdrawn.Store(yes)
+	r.hosts.wake()
 }
 
 // Away hands every task back to its own resolvers and waits, a tenth of a

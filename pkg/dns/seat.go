@@ -27,6 +27,7 @@ type Seat struct {
 	ns      *netns.Handle
 	ipv6    bool
 	asked   *asked // nil without a hosts file
+	told    told
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -259,12 +260,16 @@ func (s *Seat) view() view {
 
 // handle decides on one message and counts it, unless it is to be forwarded.
 func (s *Seat) handle(msg, out []byte) ([]byte, outcome) {
-	answer, o, name := handle(s.view(), msg, out)
+	answer, o, m := handle(s.view(), msg, out)
 	if o != forwarded {
 		s.r.counters.count(o)
 	}
-	if name != nil && s.asked != nil {
-		s.asked.add(name.DNSName)
+	switch {
+	case m.name == nil:
+	case o == forwarded:
+		s.refuse(m)
+	case s.asked != nil:
+		s.asked.add(m.name.DNSName)
 	}
 	return answer, o
 }

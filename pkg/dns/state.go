@@ -81,3 +81,19 @@ func (v view) find(name []byte) (m match, search string, ok bool) {
 	}
 	return match{}, "", false
 }
+
+// elsewhere finds a name that find did not, in the namespaces that the task may
+// not use; with its search domains, as the task's resolver asks with them first.
+func (v view) elsewhere(name []byte) match {
+	if m, ok := v.table.anywhere(name); ok {
+		return m
+	}
+	for _, suffix := range v.scope.suffixes {
+		if short := len(name) - len(suffix); short > 0 && string(name[short:]) == suffix {
+			if m, ok := v.table.anywhere(name[:short]); ok {
+				return m
+			}
+		}
+	}
+	return match{}
+}

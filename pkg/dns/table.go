@@ -65,6 +65,19 @@ func (t *table) lookup(name []byte, namespaces []string) (m match, ok bool) {
 	return m, m.name != nil
 }
 
+// anywhere finds name in whichever namespace has it, the first by name.
+func (t *table) anywhere(name []byte) (m match, ok bool) {
+	h := maphash.Bytes(t.seed, name)
+	bucket := t.buckets[h%buckets]
+	for i := range bucket {
+		e := &bucket[i]
+		if e.hash == h && e.name.DNSName == string(name) && (!ok || e.namespace < m.namespace) {
+			m, ok = match{namespace: e.namespace, name: e.name}, true
+		}
+	}
+	return m, ok
+}
+
 // names calls visit for every entry, in no order.
 func (t *table) names(visit func(namespace, name string)) {
 	for _, bucket := range t.buckets {

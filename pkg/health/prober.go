@@ -41,6 +41,11 @@ type Params struct {
 	// check's timeout.
 	Caller func(ns lb.NamespaceID) *netns.Handle
 
+	// Task returns the network namespace of the local task of that name, whose
+	// endpoints are probed from inside: there no security group drops probes.
+	// nil, and how long it must stay open, is as with Caller.
+	Task func(name string) *netns.Handle
+
 	// Observe counts a probe that ended with result (one of Results) after
 	// d. It is called from many goroutines. nil is allowed.
 	Observe func(svc lb.ServiceName, result string, d time.Duration)

@@ -84,13 +84,8 @@ func (p *Prober) work(ctx context.Context, t *target) {
 
 func (p *Prober) attempt(ctx context.Context, t *target) outcome {
 	a := attempt{HealthCheck: t.check.HealthCheck, addr: t.addr}
-	if a.From == lb.FromCaller {
-		if p.params.Caller != nil {
-			a.from = p.params.Caller(t.check.namespace)
-		}
-		if a.from == nil {
-			return outcome{resultNoCaller, "not probed: no calling task on this node"}
-		}
+	if o := p.place(t, &a); o.result != resultNone {
+		return o
 	}
 	began := p.now()
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
@@ -100,6 +95,37 @@ func (p *Prober) attempt(ctx context.Context, t *target) outcome {
 		// Timers fire within milliseconds of their time. A daemon that was
 		// stopped or starved would else find everything dead at once.
 		o = outcome{resultLocal, "this node stalled during the probe"}
+	}
+	return o
+}
+
+// place finds where a probe is to be made from, or says why there is no such
+// place. A local task is probed from inside if the address is its own; that of
+// one in bridge mode is the node's, and leads back there from anywhere.
+func (p *Prober) place(t *target, a *attempt) (o outcome) {
+	switch {
+	case t.check.task != "":
+		var inside *netns.Handle
+		if p.params.Task != nil {
+			inside = p.params.Task(t.check.task)
+		}
+		if inside == nil {
+			return outcome{resultNoCaller, "not probed: the namespace of its task is not open yet"}
+		}
+		owned, err := owns(inside, t.addr.Addr())
+		if err != nil {
+			return outcome{resultLocal, short(err.Error())}
+		}
+		if owned {
+			a.from = inside
+		}
+	case a.From == lb.FromCaller:
+		if p.params.Caller != nil {
+			a.from = p.params.Caller(t.check.namespace)
+		}
+		if a.from == nil {
+			return outcome{resultNoCaller, "not probed: no calling task on this node"}
+		}
 	}
 	return o
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // SetTargets probes the endpoints of d from now on: those of services with a
-// health check, removed ones excepted. Targets that stay as they were are not
+// health check, but removed ones and those that their own side speaks for. Targets that stay as they were are not
 // disturbed; one whose check changed keeps its verdict, and its counts start
 // again. A new one starts from the verdict in d. The cost is a pointer
 // comparison for each service, and work for services that changed.
@@ -60,8 +60,12 @@ func (p *Prober) update(before, after *plan.Service, fresh []*target) []*target 
 		c := &check{HealthCheck: after.HealthCheck, service: after.Name, namespace: after.NamespaceID}
 		for i := range after.Endpoints {
 			e := &after.Endpoints[i]
-			if e.State == lb.StateRemoved {
+			if e.State == lb.StateRemoved || !e.Probed() {
 				continue
+			}
+			c := c
+			if e.Task != "" {
+				c = &check{c.HealthCheck, c.service, c.namespace, e.Task}
 			}
 			t := p.targets[e.ID]
 			if t == nil || !t.check.equal(c) {
@@ -88,7 +92,12 @@ func (p *Prober) replace(old *target, e *plan.Endpoint, c *check) *target {
 	if c.Port != 0 {
 		t.addr = netip.AddrPortFrom(e.Address.Addr(), c.Port)
 	}
-	if old != nil {
+	t.fresh = c.task != "" && e.State == lb.StatePending
+	switch {
+	case old == nil:
+	case old.check.task != "" && old.check.task != c.task:
+		p.drop(old) // another task is at its address, of which nothing is known
+	default:
 		// What d says of the endpoint may be older than what we know.
 		t.verdict, t.reported, t.reason = old.verdict, old.reported, old.reason
 		p.drop(old)

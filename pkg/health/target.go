@@ -12,16 +12,21 @@ import (
 // that calls a service does not wait a whole interval for its endpoints.
 const noCallerRetry = time.Second
 
+// freshInterval bounds the interval of a local endpoint that clients do not
+// know yet: a deployment waits for it, and nobody else probes it.
+const freshInterval = time.Second
+
 // check is a health check as it applies to a service. It is immutable and
-// shared by the service's targets.
+// shared by the service's targets, but those of local tasks.
 type check struct {
 	*lb.HealthCheck
 	service   lb.ServiceName
 	namespace lb.NamespaceID
+	task      string // local task that is probed from inside; "" is none
 }
 
 func (c *check) equal(o *check) bool {
-	return c.service == o.service && c.namespace == o.namespace &&
+	return c.service == o.service && c.namespace == o.namespace && c.task == o.task &&
 		(c.HealthCheck == o.HealthCheck || *c.HealthCheck == *o.HealthCheck)
 }
 
@@ -45,6 +50,7 @@ type target struct {
 	verdict   lb.Verdict
 	reported  lb.Verdict
 
+	fresh    bool // of a local task, and no probe has succeeded yet
 	slow     bool // the last probe timed out: see scheduler
 	inFlight bool
 	gone     bool // no longer a target: a result still to come is void
@@ -60,27 +66,32 @@ func (t *target) record(o outcome, began, now time.Duration) {
 	}
 	t.slow = o.result == resultTimeout
 	interval := t.check.Interval
-	if o.result == resultNoCaller {
-		interval = min(interval, noCallerRetry)
-	}
-	t.due = max(began+jitter(interval), now)
 	switch {
 	case o.result == resultSuccess:
 		t.succeeded()
 	case o.result.countsAgainst():
 		t.failed()
 	}
+	switch {
+	case o.result == resultNoCaller:
+		interval = min(interval, noCallerRetry)
+	case t.fresh:
+		interval = min(interval, freshInterval)
+	}
+	t.due = max(began+jitter(interval), now)
 }
 
 // succeeded makes the target healthy after HealthyThreshold successes in a
 // row, but at once if nothing is known of it: a service that starts waits for
-// no more than one probe.
+// no more than one probe. What failed while a local task started is not held
+// against it.
 func (t *target) succeeded() {
 	t.failures = 0
 	t.successes++
-	if t.verdict == lb.VerdictUnknown || t.successes >= t.check.HealthyThreshold {
+	if t.verdict == lb.VerdictUnknown || t.fresh || t.successes >= t.check.HealthyThreshold {
 		t.verdict = lb.VerdictHealthy
 	}
+	t.fresh = false
 }
 
 func (t *target) failed() {

@@ -58,6 +58,8 @@ type families struct {
 	eventsLost *family
 	terminated *family
 	dns        *family
+	events     *family
+	off        *family
 	kernelErrs *family
 	mapEntries *family
 	mapMax     *family
@@ -83,6 +85,15 @@ type families struct {
 	configSuccess  *family
 	configOK       *family
 
+	cloudWatchCalls   *family
+	cloudWatchSent    *family
+	cloudWatchDropped *family
+	cloudWatchQueued  *family
+	cloudWatchSuccess *family
+	instanceNotice    *family
+	instanceErrs      *family
+	instanceSuccess   *family
+
 	heartbeat *family
 	folded    *family
 	series    *family
@@ -103,6 +114,7 @@ func newFamilies() *families {
 	f.addHTTP(add)
 	f.addNode(add)
 	f.addDaemon(add)
+	f.addAWS(add)
 	return f
 }
 
@@ -151,6 +163,10 @@ func (f *families) addNode(add adder) {
 		"Connections ended by connectd, by reason. Source: inet_diag destroy.", "reason")
 	f.dns = add(counter, "dns_queries_total",
 		"DNS messages from tasks by outcome. Source: responder.", "outcome")
+	f.events = add(counter, "events_total",
+		"Events of the node by kind, those counted together included. Source: daemon.", "kind")
+	f.off = add(gauge, "off",
+		"1 while connectd is off on this node by command and serves no task, else 0. Source: daemon.")
 	f.kernelErrs = add(counter, "kernel_read_errors_total",
 		"Scrapes that could not read the BPF maps and show what was read before. Source: exporter.")
 	f.mapEntries = add(gauge, "map_entries",

@@ -18,6 +18,14 @@ func (s *state) emitNode(f *families, out *scrape) {
 	}
 	emitReasons(f.terminated, "reason", src.Terminated, out)
 	emitReasons(f.dns, "outcome", src.DNS, out)
+	emitReasons(f.events, "kind", src.Events, out)
+	if src.Off != nil {
+		off := 0.0
+		if src.Off() {
+			off = 1
+		}
+		out.add(f.off, off, nil)
+	}
 	if s.desired != nil {
 		s.emitDesired(f, out, s.desired)
 	}
@@ -32,6 +40,12 @@ func (s *state) emitNode(f *families, out *scrape) {
 	}
 	if src.Config != nil {
 		emitReload(f.configReload, f.configSuccess, f.configOK, src.Config(), out)
+	}
+	if src.CloudWatch != nil {
+		emitCloudWatch(f, out, src.CloudWatch())
+	}
+	if src.Instance != nil {
+		emitInstance(f, out, src.Instance())
 	}
 	if src.Heartbeat != nil {
 		out.add(f.heartbeat, unixSeconds(src.Heartbeat()), nil)

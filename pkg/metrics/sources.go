@@ -27,9 +27,13 @@ type Sources struct {
 	Ejections  func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
 	Terminated func() []Counter                 // connections ended by connectd, by reason
 	DNS        func() []Counter                 // queries by outcome
+	Events     func() []Counter                 // of the node, by kind
+	Off        func() bool                      // by command: no task is served
 	Reconcile  func() Reconcile
 	Catalog    func() Catalog
 	Config     func() Reload
+	CloudWatch func() CloudWatch // nil unless it is on
+	Instance   func() Instance
 	Heartbeat  func() time.Time // when the main loop last went round
 	Build      Build
 

@@ -20,14 +20,15 @@ func (p *Planner) assemble() *Desired {
 	}
 	next := &Desired{Revision: last.Revision + 1, Services: p.planned(last.Services)}
 	next.Wake = p.sweepEjections()
-	next.Tasks = p.planTasks()
+	next.Local = p.planLocal(last.Local)
+	next.Tasks = p.planTasks(next)
 	next.Terminate, next.Watch = p.attention(last)
 	next.Problems = p.problems()
 	if slices.Equal(next.Problems, last.Problems) {
 		next.Problems = last.Problems
 	}
 	next.Wake = sooner(next.Wake, p.wake())
-	if p.last != nil && len(p.journal) == 0 && same(next.Services, last.Services) && same(next.Tasks, last.Tasks) &&
+	if p.last != nil && len(p.journal) == 0 && same(next.Services, last.Services) && same(next.Local, last.Local) && same(next.Tasks, last.Tasks) &&
 		same(next.Terminate, last.Terminate) && same(next.Watch, last.Watch) && same(next.Problems, last.Problems) &&
 		next.Wake.Equal(last.Wake) {
 		return last

@@ -15,6 +15,7 @@ type Desired struct {
 
 	Services []*Service // sorted by name
 	Tasks    []*Task    // sorted by name
+	Local    []Served   // what local tasks serve, sorted by task, service and address
 
 	// Terminate lists endpoints whose connections must end now: a once
 	// healthy endpoint that a probe declared dead, or a drain past its
@@ -90,4 +91,8 @@ type Task struct {
 	Scope   [lb.MaxNamespaces / 64]uint64 // bit NamespaceID is set for each namespace it may reach
 	HashKey uint32                        // source hash key: a hash of Name, the same on every run
 	Avoid   []lb.EndpointID               // ejected for this task alone, sorted
+	// Ready says that all the task serves was exposed to clients at once, now
+	// or earlier in its life; one that serves nothing is ready. Sources list
+	// what a task serves no later than the task itself, or it is ready too soon.
+	Ready bool
 }

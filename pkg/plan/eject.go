@@ -101,7 +101,7 @@ func maxEjected(r *service) int {
 }
 
 // ejectForAll is the half rule: one client alone may be cut off itself, so it
-// takes two, or one and a probe, to eject an endpoint for everybody.
+// takes two, or one and a probe or its own side, to eject an endpoint for everybody.
 func (p *Planner) ejectForAll(r *service, endpoints []Endpoint) {
 	if len(p.ejections) == 0 {
 		return
@@ -118,7 +118,7 @@ func (p *Planner) ejectForAll(r *service, endpoints []Endpoint) {
 			continue
 		}
 		tasks, together := p.ejectedBy(e.ID)
-		dead := r.traits.probed && p.endpoints[e.ID].verdict == lb.VerdictUnhealthy
+		dead := e.Declared == lb.DeclaredUnhealthy || r.traits.probed && e.Probed() && p.endpoints[e.ID].verdict == lb.VerdictUnhealthy
 		if tasks >= 2 || tasks == 1 && dead {
 			p.eject(r, e.ID, together)
 			taken++

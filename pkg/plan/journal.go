@@ -18,6 +18,7 @@ import (
 //	service ID "NAMESPACE" "NAME" PROTOCOL FAMILIES probed|unprobed terminate|leave DEADLINE TABLE
 //	endpoint ID SERVICE-ID ADDRESS
 //	task ID "NAME"
+//	ready ID                                     all that this task serves was exposed
 //	gone KIND ID UNTIL                           left Desired, rests until then
 //	free KIND ID                                 may be given again
 //	verdict ID VERDICT never|exposed|healthy "REASON"
@@ -33,6 +34,7 @@ const (
 	kindService   = "service"
 	kindEndpoint  = "endpoint"
 	kindTask      = "task"
+	kindReady     = "ready"
 )
 
 // line appends fields to the journal.
@@ -140,7 +142,11 @@ func (p *Planner) Snapshot() []byte {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.tasks)) {
-		p.log(kindTask).num(uint64(p.tasks[name].id)).quote(name).end()
+		t := p.tasks[name]
+		p.log(kindTask).num(uint64(t.id)).quote(name).end()
+		if t.ready {
+			p.log(kindReady).num(uint64(t.id)).end()
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.ejections)) {
 		for i := range p.ejections[id] {

@@ -16,6 +16,9 @@ endpoint 1 1 10.0.0.1:80
 endpoint 2 1 10.0.0.2:80
 endpoint 3 1 [fd00::3]:80
 task 1 "web"
+ready 1
+task 2 "api"
+ready 2
 verdict 1 healthy healthy ""
 verdict 2 unhealthy healthy "status 503"
 drain 2 2026-01-02T03:04:25.5Z
@@ -46,6 +49,8 @@ verdict 1 healthy healthy ""
 endpoint 2 1 10.0.0.2:80
 verdict 2 unhealthy healthy "status 503"
 drain 2 2026-01-02T03:04:25.5Z
+task 2 "api"
+ready 2
 eject 1 1 2 2026-01-02T03:04:25Z
 eject 1 0 1 2026-01-02T03:04:25Z http
 eject 2 0 2 2026-01-02T03:04:35Z
@@ -64,12 +69,12 @@ func TestJournalGarbage(t *testing.T) {
 		"endpoint 9 1 10.0.0.9", "endpoint 99999999999 1 10.0.0.9:80", "endpoint 9 1 10.0.0.9:80 more",
 		`service 2 "prod" orders 6 1 probed terminate 30s 0`, `service 2 "prod" "x" 6 1 perhaps terminate 30s 0`,
 		`service 2 "prod" "x" 6 1 probed terminate soon 0`, `service 2 "prod" "x" 6 1 probed terminate 30s 12`,
-		`service 1 "prod" "other" 6 1 probed terminate 30s 0`, `namespace 1 "dev"`, `namespace 257 "dev"`, `task 1 web`,
+		`service 1 "prod" "other" 6 1 probed terminate 30s 0`, `namespace 1 "dev"`, `namespace 257 "dev"`, `task 1 web`, "ready 1", "ready 3", "ready 2 soon",
 		`verdict 9 healthy healthy ""`, `verdict 1 fine healthy ""`, `verdict 1 healthy healthy`,
 		"drain 1 tomorrow", "clock noon", "drain 9 -", "eject 1 1 1", "eject 1 1 1 - tcp", "eject 1 1 1 - http http", "gone endpoint", "gone planet 3 -", "free planet 3",
 		`vip "prod" "x" here`, `operator-drain "prod" "x" 10.0.0.1`, "\x00\x00\x00",
 	} {
-		_, err := New(Config{}, []byte(journalSample+line+"\n"+"task 2 \"after\"\n"))
+		_, err := New(Config{}, []byte(journalSample+line+"\n"+"task 3 \"after\"\n"))
 		where := fmt.Sprintf("read plan journal: line %d: ", strings.Count(journalSample, "\n")+1)
 		if err == nil || !strings.HasPrefix(err.Error(), where) {
 			t.Errorf("%q: error %v, want %q...", line, err, where)

@@ -57,6 +57,8 @@ type Planner struct {
 	changed    []*service            // planned anew by this Step
 	unsettled  map[*service]struct{} // those that a deadline or a count may change
 	troubled   map[*service]struct{} // those with a problem; tried again with every Step
+	local      map[*service]struct{} // those with endpoints of local tasks
+	localDirty bool                  // what one of them plans changed
 	regrouped  bool                  // the set of planned services changed
 	slotsInUse int
 
@@ -93,6 +95,7 @@ func New(cfg Config, journal []byte) (*Planner, error) {
 		cfg:        cfg,
 		unsettled:  make(map[*service]struct{}),
 		troubled:   make(map[*service]struct{}),
+		local:      make(map[*service]struct{}),
 		endpoints:  make([]endpointInfo, 1),
 		byID:       make([]*service, 1),
 		reasons:    make(map[lb.EndpointID]string),
@@ -127,6 +130,7 @@ func New(cfg Config, journal []byte) (*Planner, error) {
 // what the sources list is not known.
 func (p *Planner) SetCatalog(services []*lb.Service) {
 	p.nextCatalog = services
+	p.tasksDirty = p.tasksDirty || !p.catalogKnown // no task was ready
 	p.catalogKnown = true
 	p.stirred = true
 }

@@ -131,8 +131,15 @@ func (h *history) changeService() {
 		if i > 3 {
 			addr = netip.MustParseAddr(fmt.Sprint("fd00::", i))
 		}
-		s.Endpoints = append(s.Endpoints, lb.Endpoint{Address: netip.AddrPortFrom(addr, 80), Weight: uint16(1 + h.rand.IntN(3)),
-			Zone: string(rune('a' + h.rand.IntN(2))), Draining: h.rand.IntN(6) == 0})
+		e := lb.Endpoint{Address: netip.AddrPortFrom(addr, 80), Weight: uint16(1 + h.rand.IntN(3)),
+			Zone: string(rune('a' + h.rand.IntN(2))), Draining: h.rand.IntN(6) == 0}
+		if h.rand.IntN(2) == 0 {
+			e.Declared = lb.Declared(h.rand.IntN(4))
+		}
+		if h.rand.IntN(4) == 0 {
+			e.Task = fmt.Sprint("task-", h.rand.IntN(4))
+		}
+		s.Endpoints = append(s.Endpoints, e)
 	}
 	h.services[name] = s
 }
@@ -298,6 +305,7 @@ func (h *history) check(prev, d *Desired) {
 		h.Errorf("%d slots", slots)
 	}
 	h.checkFrontends(d)
+	h.checkLocal(prev, d)
 	if prev != nil {
 		h.checkReuse(prev, endpoints)
 		h.checkSticky(prev, d)
@@ -321,6 +329,7 @@ func (h *history) checkSlots(s *Service) {
 			e := s.Endpoints[k]
 			ok := e.State == lb.StateActive || s.Panic && (e.State == lb.StateUnhealthy || e.State == lb.StateEjected) ||
 				s.LastResort && e.State == lb.StateDraining
+			ok = ok && e.Declared != lb.DeclaredPending || e.State == lb.StateDraining
 			if !ok || e.Address.Addr().Is4() != (i == 0) {
 				h.Errorf("slot of %s names %d, which is %s at %s", s.Name, id, e.State, e.Address)
 			}
@@ -336,6 +345,37 @@ func (h *history) checkFrontends(d *Desired) {
 				h.Errorf("frontend %v of %s and %s", f, other, s.Name)
 			}
 			owners[f] = s.Name
+		}
+	}
+}
+
+// checkLocal: what tasks serve is found, and a task that was ready stays so.
+func (h *history) checkLocal(prev, d *Desired) {
+	served := 0
+	for _, s := range d.Services {
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if e.Task == "" || e.State == lb.StateRemoved {
+				continue
+			}
+			served++
+			if !slices.ContainsFunc(d.Serves(e.Task), func(l Served) bool { return l.Service == s && l.Endpoint == e }) {
+				h.Errorf("%s does not serve %s of %s", e.Task, e.Address, s.Name)
+			}
+		}
+	}
+	if served != len(d.Local) {
+		h.Errorf("%d endpoints of local tasks, %d listed", served, len(d.Local))
+	}
+	for _, t := range d.Tasks {
+		if !t.Ready && d.Missing(t.Name) == "" {
+			h.Errorf("task %s is not ready and misses nothing", t.Name)
+		}
+		if prev == nil || t.Ready || len(prev.Serves(t.Name)) == 0 {
+			continue
+		}
+		if slices.ContainsFunc(prev.Tasks, func(was *Task) bool { return was.Name == t.Name && was.ID == t.ID && was.Ready }) {
+			h.Errorf("task %s was ready", t.Name)
 		}
 	}
 }

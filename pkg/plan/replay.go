@@ -101,6 +101,13 @@ func (p *Planner) replayLine(f *fields) {
 			}
 			p.tasks[name], p.taskNames[id] = &task{id: id}, name
 		}
+	case kindReady:
+		id := lb.TaskID(f.id(maxTasks))
+		if name, ok := p.taskNames[id]; ok {
+			p.tasks[name].ready = true
+		} else {
+			f.fail("unknown task id %d", id)
+		}
 	case "gone", "free":
 		p.replayGone(f, verb)
 	case "verdict":

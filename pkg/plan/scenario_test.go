@@ -253,7 +253,7 @@ func serviceName(text string) lb.ServiceName {
 // endpoints:
 //
 //	prod/orders alias=orders:80 check terminate=30s policy=sourceHash panic=0 max=100 http=proxy udp
-//	  10.0.0.1:80 zone=a weight=3 draining
+//	  10.0.0.1:80 zone=a weight=3 draining task=web declared=pending
 func parseCatalog(tb testing.TB, text string) []*lb.Service {
 	out := []*lb.Service{}
 	for line := range strings.Lines(text) {
@@ -276,6 +276,14 @@ func parseCatalog(tb testing.TB, text string) []*lb.Service {
 				e.Weight = uint16(n)
 			case "draining":
 				e.Draining = true
+			case "task":
+				e.Task = value
+			case "declared":
+				for e.Declared.String() != value {
+					if e.Declared++; e.Declared > lb.DeclaredUnhealthy {
+						tb.Fatalf("unknown word %s", w)
+					}
+				}
 			default:
 				tb.Fatalf("unknown word %s", w)
 			}
@@ -362,6 +370,12 @@ func printDesired(w *bytes.Buffer, d *Desired) {
 		fmt.Fprintf(w, "task %s id %d scope %x", t.Name, t.ID, t.Scope[0])
 		if len(t.Avoid) > 0 {
 			fmt.Fprintf(w, " avoid %d", t.Avoid)
+		}
+		for _, s := range d.Serves(t.Name) {
+			fmt.Fprintf(w, " serves %d", s.Endpoint.ID)
+		}
+		if !t.Ready {
+			fmt.Fprintf(w, " NOT READY %q", d.Missing(t.Name))
 		}
 		fmt.Fprintln(w)
 	}

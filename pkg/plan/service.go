@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -59,7 +60,7 @@ type past uint8
 const (
 	pastNever   past = iota
 	pastExposed      // while the service had no health check
-	pastHealthy      // a probe succeeded: it may be declared dead
+	pastHealthy      // a probe succeeded, here or on its own side: it may be declared dead
 )
 
 var pasts = [...]string{"never", "exposed", "healthy"}
@@ -152,15 +153,23 @@ func (p *Planner) identify(r *service) bool {
 }
 
 // keepExposed remembers the endpoints that clients use when a health check is
-// added to a service, so that they are not taken away until first probed.
+// added to a service, so that they are not taken away until first probed. Of
+// those from the journal the state is not known, and their own side is asked.
 func (p *Planner) keepExposed(r *service) {
 	for i := range r.endpoints {
-		id := r.endpoints[i].ID
-		if info := &p.endpoints[id]; info.past == pastNever {
-			info.past = pastExposed
-			p.logVerdict(id)
+		e := &r.endpoints[i]
+		info := &p.endpoints[e.ID]
+		if info.past != pastNever || e.State == lb.StatePending || p.restoring && declaresPending(r.spec, e.Address) {
+			continue
 		}
+		info.past = pastExposed
+		p.logVerdict(e.ID)
 	}
+}
+
+func declaresPending(s *lb.Service, addr netip.AddrPort) bool {
+	i, found := slices.BinarySearchFunc(s.Endpoints, addr, func(e lb.Endpoint, a netip.AddrPort) int { return e.Address.Compare(a) })
+	return found && s.Endpoints[i].Declared == lb.DeclaredPending
 }
 
 // retire forgets a service none of whose endpoints is left.
@@ -168,6 +177,10 @@ func (p *Planner) retire(r *service) {
 	r.retired = true
 	delete(p.unsettled, r)
 	delete(p.troubled, r)
+	if _, local := p.local[r]; local {
+		delete(p.local, r)
+		p.localDirty = true
+	}
 	if r.id == 0 {
 		return
 	}

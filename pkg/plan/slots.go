@@ -90,7 +90,7 @@ func (p *Planner) eligible(r *service, s *Service, e *Endpoint) bool {
 	case lb.StateUnhealthy, lb.StateEjected:
 		return s.Panic
 	case lb.StateDraining:
-		return s.LastResort && p.wasExposed(r, e.ID)
+		return s.LastResort && p.wasExposed(r, e)
 	}
 	return false
 }

@@ -33,9 +33,7 @@ func (p *Planner) planService(r *service) {
 	next := Service{Service: r.spec, ID: r.id, NamespaceID: r.space, Names: r.names}
 	crowd := census(endpoints)
 	next.Panic = crowd.panics(r.spec.LoadBalancing.PanicThresholdPercent)
-	next.LastResort = crowd.active == 0 && !next.Panic && slices.ContainsFunc(endpoints, func(e Endpoint) bool {
-		return e.State == lb.StateDraining && p.wasExposed(r, e.ID)
-	})
+	next.LastResort = crowd.active == 0 && !next.Panic && p.hasLastResort(r, endpoints)
 	p.setDeadlines(r, endpoints, next.LastResort)
 	p.logDrains(before, endpoints)
 	short := p.fillSlots(r, &next, endpoints)
@@ -79,6 +77,7 @@ func (p *Planner) mergeEndpoints(r *service) (out []Endpoint, missing int) {
 			}
 			listed = listed[1:]
 		case order == 0:
+			p.keepPast(r, &before[0], &listed[0])
 			out = append(out, Endpoint{Endpoint: listed[0], ID: before[0].ID, DrainUntil: before[0].DrainUntil})
 			listed, before = listed[1:], before[1:]
 		default:
@@ -105,12 +104,11 @@ func (p *Planner) remove(r *service, was *Endpoint) (e Endpoint, stays bool) {
 }
 
 // judge decides the state of one endpoint. What people decided goes before
-// what probes say, and that before what callers saw.
+// what its own side and probes say, and that before what callers saw.
 func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
-	info := &p.endpoints[e.ID]
-	probed := r.traits.probed
-	if probed {
-		e.Verdict = info.verdict
+	probed := p.hear(r, e)
+	if r.traits.probed {
+		e.Verdict = p.endpoints[e.ID].verdict
 	}
 	ejected := p.ejectedNow(e.ID, forAll)
 	e.EjectUntil = ejected.until
@@ -121,15 +119,44 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 		e.State, e.Reason = lb.StateDraining, "drained by command"
 	case e.Draining:
 		e.State, e.Reason = lb.StateDraining, "draining in the catalog"
-	case !p.wasExposed(r, e.ID):
+	case e.Declared == lb.DeclaredPending:
+		e.State, e.Reason = lb.StatePending, choose(e.Task != "", "not ready yet: its container has not become healthy", "not ready yet: so says its node")
+	case !p.wasExposed(r, e):
 		e.State, e.Reason = lb.StatePending, p.probeReason(e.ID, "no probe has succeeded yet")
-	case probed && info.verdict == lb.VerdictUnhealthy:
+	case probed && e.Verdict == lb.VerdictUnhealthy:
 		e.State, e.Reason = lb.StateUnhealthy, p.probeReason(e.ID, "probes fail")
+	case e.Declared == lb.DeclaredUnhealthy:
+		e.State, e.Reason = lb.StateUnhealthy, choose(e.Task != "", "its container is unhealthy", "unhealthy, says its node")
 	case !e.EjectUntil.IsZero():
 		e.State, e.Reason = lb.StateEjected, choose(ejected.http, "callers get errors", "callers fail to connect")
 	default:
 		e.State, e.Reason = lb.StateActive, ""
 	}
+}
+
+// hear takes in what an endpoint's own side says of it, and returns whether
+// probes from here have a say. Once they have none, what they said is
+// forgotten: should they be asked again, it would be long out of date.
+func (p *Planner) hear(r *service, e *Endpoint) (probed bool) {
+	info := &p.endpoints[e.ID]
+	probed = r.traits.probed && e.Probed()
+	was := *info
+	if !e.Probed() && info.verdict != lb.VerdictUnknown {
+		info.verdict = lb.VerdictUnknown
+		delete(p.reasons, e.ID)
+	}
+	if !probed && e.State != lb.StateRemoved {
+		switch {
+		case e.Declared == lb.DeclaredHealthy:
+			info.past = pastHealthy
+		case e.Declared == lb.DeclaredUnhealthy && info.past == pastNever:
+			info.past = pastExposed
+		}
+	}
+	if *info != was {
+		p.logVerdict(e.ID)
+	}
+	return probed
 }
 
 // date notes when each endpoint entered its state. Both lists are sorted by
@@ -148,9 +175,43 @@ func (p *Planner) date(before, now []Endpoint) {
 }
 
 // wasExposed says whether an endpoint has ever been fit for clients. One that
-// no probe found working is not, not even as a last resort.
-func (p *Planner) wasExposed(r *service, id lb.EndpointID) bool {
-	return !r.traits.probed || p.endpoints[id].past != pastNever
+// no probe found working, or that its own side has never called ready, is not,
+// not even as a last resort.
+func (p *Planner) wasExposed(r *service, e *Endpoint) bool {
+	if p.endpoints[e.ID].past != pastNever {
+		return true
+	}
+	return e.Declared != lb.DeclaredPending && !(r.traits.probed && e.Probed())
+}
+
+// hasLastResort says whether a draining endpoint could be used, were nothing
+// else left.
+func (p *Planner) hasLastResort(r *service, endpoints []Endpoint) bool {
+	for i := range endpoints {
+		if endpoints[i].State == lb.StateDraining && p.wasExposed(r, &endpoints[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// keepPast remembers that clients used an endpoint of which its own side now
+// says that it is not ready, and forgets what another task was at the same
+// address. What is only known from the journal stands there.
+func (p *Planner) keepPast(r *service, was *Endpoint, now *lb.Endpoint) {
+	info := &p.endpoints[was.ID]
+	if was.Task != "" && now.Task != was.Task {
+		info.verdict, info.past = lb.VerdictUnknown, pastNever
+		delete(p.reasons, was.ID)
+		p.logVerdict(was.ID)
+		return
+	}
+	if now.Declared != lb.DeclaredPending || info.past != pastNever || p.restoring ||
+		was.State == lb.StatePending || !p.wasExposed(r, was) {
+		return
+	}
+	info.past = pastExposed
+	p.logVerdict(was.ID)
 }
 
 // probeReason is what the checker said, or else the default.
@@ -190,11 +251,15 @@ func (p *Planner) publish(r *service, next *Service, endpoints []Endpoint) {
 		next.Endpoints = slices.Clone(endpoints)
 	}
 	r.endpoints = next.Endpoints
+	p.noteLocal(r, next)
 	if was != nil && was.Service == next.Service && was.ID == next.ID && was.Panic == next.Panic && was.LastResort == next.LastResort &&
 		same(was.Names, next.Names) && same(was.Endpoints, next.Endpoints) && same(was.SlotsV4, next.SlotsV4) && same(was.SlotsV6, next.SlotsV6) {
 		return
 	}
 	r.planned = next
+	if _, local := p.local[r]; local {
+		p.localDirty = true
+	}
 	p.changed = append(p.changed, r)
 }
 

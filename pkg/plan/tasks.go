@@ -12,6 +12,7 @@ import (
 type task struct {
 	id      lb.TaskID
 	planned *Task // nil: not planned since the restart
+	ready   bool  // all it served was exposed at once
 }
 
 // admitTasks gives new tasks their ids and takes those of tasks that ended.
@@ -61,13 +62,13 @@ func (p *Planner) endTasks() {
 }
 
 // planTasks returns the tasks as planned, sorted by name; the slice of the
-// last Step when nothing changed.
-func (p *Planner) planTasks() []*Task {
+// last Step when nothing changed. next has its Local.
+func (p *Planner) planTasks(next *Desired) []*Task {
 	var last []*Task
 	if p.last != nil {
 		last = p.last.Tasks
 	}
-	if !p.tasksKnown || !p.tasksDirty && len(p.ejections) == 0 && !p.avoiding {
+	if !p.tasksKnown || !p.tasksDirty && len(p.ejections) == 0 && !p.avoiding && (p.last == nil || same(next.Local, p.last.Local)) {
 		return last
 	}
 	p.tasksDirty = false
@@ -80,14 +81,14 @@ func (p *Planner) planTasks() []*Task {
 		if t == nil {
 			continue
 		}
-		next := Task{Task: *in, ID: t.id, HashKey: taskHashKey(in.Name), Avoid: avoid[t.id]}
+		task := Task{Task: *in, ID: t.id, HashKey: taskHashKey(in.Name), Avoid: avoid[t.id], Ready: p.isReady(t, next.Serves(in.Name))}
 		for _, name := range in.Namespaces {
 			if ns := p.namespaces[name]; ns != nil {
-				next.Scope[ns.id/64] |= 1 << (ns.id % 64)
+				task.Scope[ns.id/64] |= 1 << (ns.id % 64)
 			}
 		}
-		if t.planned == nil || !equalTasks(t.planned, &next) {
-			t.planned = &next
+		if t.planned == nil || !equalTasks(t.planned, &task) {
+			t.planned = &task
 		}
 		out = append(out, t.planned)
 	}
@@ -150,7 +151,7 @@ func (r *service) offers(id lb.EndpointID) bool {
 }
 
 func equalTasks(a, b *Task) bool {
-	return a.ID == b.ID && a.HashKey == b.HashKey && a.Scope == b.Scope && slices.Equal(a.Avoid, b.Avoid) &&
+	return a.ID == b.ID && a.HashKey == b.HashKey && a.Ready == b.Ready && a.Scope == b.Scope && slices.Equal(a.Avoid, b.Avoid) &&
 		a.Name == b.Name && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID && a.CgroupLevel == b.CgroupLevel &&
 		a.NetnsPath == b.NetnsPath && slices.Equal(a.HostsFiles, b.HostsFiles) && a.ECS == b.ECS && a.ResolvConf == b.ResolvConf &&
 		slices.Equal(a.Namespaces, b.Namespaces) && slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search)

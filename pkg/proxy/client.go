@@ -15,6 +15,7 @@ type client struct {
 	l     *loop
 	seat  *seat
 	task  lb.TaskID
+	from  netip.AddrPort // its end as the task's socket has it
 	vip   netip.AddrPort // what it connected to
 	x     *exchange      // a request on its way in, or in flight; nil between requests
 	h2    *h2Client      // HTTP/2 from its preface on

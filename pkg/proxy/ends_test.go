@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -237,6 +239,79 @@ func TestAway(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("still waiting for nobody")
 	}
+}
+
+// After an away, whoever is attached anew is served for longer than an answer.
+func TestBack(t *testing.T) {
+	w := newWorld(t, serve(t, named("a")))
+	w.p.Away()
+	w.p.Back()
+	if err := w.seat.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if w.seat, err = w.p.Attach(t.Context(), w.task, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(serve(t, named("b"))) // of the new listener's address
+	c := w.dial()
+	for range 2 {
+		c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if r, body := c.response("GET"); body != "b" || r.Close {
+			t.Errorf("got %q, close %v", body, r.Close)
+		}
+	}
+}
+
+func local(c net.Conn) netip.AddrPort { return netip.MustParseAddrPort(c.LocalAddr().String()) }
+
+// Clients are listed with what they do.
+func TestClients(t *testing.T) {
+	gate, arrived := make(chan struct{}), make(chan struct{}, 1)
+	at := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			arrived <- struct{}{}
+			<-gate
+		}
+		io.WriteString(w, "done")
+	})
+	w := newWorld(t, at)
+	if got := w.p.Clients(10); len(got) != 0 {
+		t.Errorf("nobody: %+v", got)
+	}
+	c, idle := w.dial(), w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	c.response("GET")
+	listed := func() map[netip.AddrPort]Client {
+		out := map[netip.AddrPort]Client{}
+		for _, x := range w.p.Clients(10) {
+			out[x.From] = x
+		}
+		return out
+	}
+	testutil.Eventually(t, 5*time.Second, func() error { // accepted, and the response accounted for
+		if got := listed(); len(got) != 2 || got[local(c)].InFlight != 0 {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
+	want := map[netip.AddrPort]Client{
+		local(c): {Task: 1, From: local(c), VIP: w.vip, Requests: 1}, local(idle): {Task: 1, From: local(idle), VIP: w.vip},
+	}
+	if got := listed(); !maps.Equal(got, want) {
+		t.Errorf("between requests: %+v", got)
+	}
+	c.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-arrived
+	want[local(c)] = Client{Task: 1, From: local(c), VIP: w.vip, Requests: 2, InFlight: 1, Endpoint: netip.MustParseAddrPort(at)}
+	if got := listed(); !maps.Equal(got, want) {
+		t.Errorf("in a request: %+v", got)
+	}
+	if got := w.p.Clients(1); len(got) != 1 {
+		t.Errorf("at most one: %+v", got)
+	}
+	close(gate)
+	c.response("GET")
 }
 
 // Ending the connections to an endpoint: what the client has not heard of is

@@ -72,6 +72,13 @@ func TestHTTP2(t *testing.T) {
 			}
 		}
 	}
+	testutil.Eventually(t, 5*time.Second, func() error { // the last stream ends when its end was written
+		got := w.p.Clients(10)
+		if len(got) != 1 || !got[0].HTTP2 || got[0].Requests != 16 || got[0].InFlight != 0 || got[0].VIP != w.vip {
+			return fmt.Errorf("clients are %+v, want one with 16 requests", got)
+		}
+		return nil
+	})
 }
 
 // An HTTP/1 client of an HTTP/2 service is told, and the reverse.

@@ -52,9 +52,9 @@ func (v *listener) admit(fd int, from unix.Sockaddr) {
 		unix.Close(fd)
 		return
 	}
-	c := &client{seat: v.seat, vip: addrPort(to)}
+	c := &client{seat: v.seat, from: addrPort(from), vip: addrPort(to)}
 	c.fd = fd
-	task, ok := v.seat.kernel.Caller(addrPort(from), c.vip)
+	task, ok := v.seat.kernel.Caller(c.from, c.vip)
 	if !ok {
 		// Its maker has closed it again, or it came by itself.
 		p.refused(reasonNotAdmitted)

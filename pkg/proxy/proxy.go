@@ -193,6 +193,10 @@ func (p *Proxy) Away() {
 	}
 }
 
+// Back takes an Away back for network namespaces that are attached from now on.
+// Those that were away are to be closed by then.
+func (p *Proxy) Back() { p.draining.Store(false) }
+
 // Close ends everything at once.
 func (p *Proxy) Close() error {
 	p.mu.Lock()

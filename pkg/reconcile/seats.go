@@ -30,6 +30,7 @@ type Seats struct {
 	want   []*plan.Task
 	errs   map[string]error // by task name: why it is not attached
 	settle chan struct{}    // closed when all that is wanted was tried
+	asks   []chan struct{}  // each closed when what was wanted by then was tried
 
 	seated  map[string]seat     // by task name; owned by Run
 	pending map[string]*attempt // by task name: over the timeout; owned by Run
@@ -82,6 +83,22 @@ func (s *Seats) Errors() map[string]error {
 // Settled is closed once the first tasks wanted have all been tried.
 func (s *Seats) Settled() <-chan struct{} { return s.settle }
 
+// Settle returns when all that is wanted by now has been tried and what is not
+// has been detached.
+func (s *Seats) Settle(ctx context.Context) error {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.asks = append(s.asks, done)
+	s.mu.Unlock()
+	s.stir()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Run attaches and detaches until ctx ends, then detaches everything. An
 // attach that hangs then is given up on after attachTimeout.
 func (s *Seats) Run(ctx context.Context) error {
@@ -97,10 +114,14 @@ func (s *Seats) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		s.mu.Lock()
-		want := s.want
+		want, asks := s.want, s.asks
+		s.asks = nil
 		s.mu.Unlock()
 		if failed := s.round(ctx, want); failed {
 			timer.Reset(retryInterval)
+		}
+		for _, done := range asks {
+			close(done)
 		}
 		if first {
 			close(s.settle)

@@ -139,6 +139,47 @@ func TestSeatsFollowThePlan(t *testing.T) {
 	})
 }
 
+// Settle returns when what is wanted by then was tried and what is not was let
+// go, or when its context ends.
+func TestSeatsSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(t)
+		stop := r.start()
+		settled := func(want error) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := r.seats.Settle(ctx); !errors.Is(err, want) {
+				t.Errorf("settle: %v, want %v", err, want)
+			}
+		}
+		r.seats.Want(tasksNamed("a", "b"))
+		settled(nil)
+		r.mu.Lock()
+		if len(r.attached) != 2 {
+			t.Errorf("settled with %d of 2 attached", len(r.attached))
+		}
+		r.wedge["c"] = make(chan struct{})
+		r.mu.Unlock()
+		r.seats.Want(tasksNamed("c"))
+		settled(context.DeadlineExceeded)
+		time.Sleep(attachTimeout)
+		settled(nil) // c was tried
+		r.want("")
+		close(r.wedge["c"])
+		r.want("c")
+		r.seats.Want(nil)
+		settled(nil)
+		r.mu.Lock()
+		if len(r.attached) != 0 {
+			t.Errorf("settled with %d still attached", len(r.attached))
+		}
+		r.mu.Unlock()
+		stop()
+		settled(context.DeadlineExceeded) // nobody is there
+	})
+}
+
 func TestSeatsAttachAgain(t *testing.T) {
 	other := netip.MustParseAddr("10.0.0.3")
 	for name, test := range map[string]struct {

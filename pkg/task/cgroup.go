@@ -15,6 +15,10 @@ import (
 // cgroup v1 holds the controllers, and nowhere else.
 const hybridMount = "/sys/fs/cgroup/unified"
 
+// RootID is the id of the root of the machine's cgroup2 tree: kernfs gives it
+// inode 1. The root that a cgroup namespace shows has another.
+const RootID = 1
+
 var errNoCgroup2 = errors.New("no cgroup2 file system is mounted")
 
 // CgroupRoot returns the mount point of the cgroup2 tree. Where there is none
@@ -36,21 +40,35 @@ func CgroupRoot() (string, error) {
 
 // FindCgroupRoot returns the mount point of the cgroup2 tree and mounts nothing.
 // It reads mountinfo (proc(5)): field 4 is the root inside the file
-// system, field 5 the mount point, and the type stands after " - ".
+// system, field 5 the mount point, and the type stands after " - ". In a
+// cgroup namespace field 4 is relative to the namespace's own cgroup, so the
+// inode decides: a container may have its own cgroup mounted as "/", and the
+// machine's tree as "/../..".
 func FindCgroupRoot() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	apparent := ""
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		left, right, ok := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(left)
-		if ok && len(fields) > 4 && fields[3] == "/" && strings.HasPrefix(right, "cgroup2 ") {
+		if !ok || len(fields) < 5 || !strings.HasPrefix(right, "cgroup2 ") {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(fields[4], &st) == nil && st.Ino == RootID {
 			return fields[4], nil
 		}
+		if fields[3] == "/" && apparent == "" {
+			apparent = fields[4]
+		}
 	}
-	return "", errNoCgroup2
+	if apparent == "" {
+		return "", errNoCgroup2
+	}
+	return apparent, nil
 }
 
 // ClientCgroup returns the id of a cgroup that can be a client, or says why it

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"connectd/pkg/testutil/owned"
 )
 
 const bpffsDir = "/sys/fs/bpf"
@@ -26,11 +28,11 @@ func BPFFS(tb testing.TB) string {
 		}
 	}
 	for _, name := range namesIn(bpffsDir) {
-		if abandoned(name) {
+		if owned.Abandoned(name) {
 			os.RemoveAll(filepath.Join(bpffsDir, name))
 		}
 	}
-	prefix, err := ownPrefix()
+	prefix, err := owned.Prefix()
 	if err != nil {
 		tb.Fatal(err)
 	}

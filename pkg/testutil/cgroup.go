@@ -1,7 +1,6 @@
 package testutil
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"connectd/pkg/testutil/owned"
 )
 
 // Cgroup is a directory of the cgroup2 tree.
@@ -34,7 +35,7 @@ func NewCgroup(tb testing.TB) *Cgroup {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	prefix, err := ownPrefix()
+	prefix, err := owned.Prefix()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -166,19 +167,4 @@ func killCgroup(path string) error {
 }
 
 // CgroupRoot returns where the root of the cgroup2 tree is mounted.
-func CgroupRoot() (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		// 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		fields := strings.Fields(before)
-		if strings.HasPrefix(after, "cgroup2 ") && len(fields) >= 5 && fields[3] == "/" {
-			return fields[4], nil
-		}
-	}
-	return "", errors.New("find cgroup2: not mounted")
-}
+func CgroupRoot() (string, error) { return owned.CgroupRoot() }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"connectd/pkg/testutil/owned"
 )
 
 func TestNetnsGoesWithHost(t *testing.T) {
@@ -140,7 +142,7 @@ func TestSweep(t *testing.T) {
 }
 
 func TestAbandoned(t *testing.T) {
-	own, err := ownPrefix()
+	own, err := owned.Prefix()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +161,7 @@ func TestAbandoned(t *testing.T) {
 		strings.Replace(own, "cdt", "", 1):    false,
 		fmt.Sprintf("cdt%d-1-cgroup123", pid): true,
 	} {
-		if got := abandoned(name); got != want {
+		if got := owned.Abandoned(name); got != want {
 			t.Errorf("abandoned(%q) = %v, want %v", name, got, want)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"connectd/pkg/testutil/owned"
 )
 
 // Main is the body of a TestMain: it runs the tests and fails when they leave
@@ -69,7 +71,7 @@ func openFiles() map[string]string {
 
 // leftovers lists what this process made outside of itself and did not remove.
 func leftovers() []string {
-	prefix, err := ownPrefix()
+	prefix, err := owned.Prefix()
 	if err != nil {
 		return []string{err.Error()}
 	}

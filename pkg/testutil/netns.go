@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"connectd/pkg/netns"
+	"connectd/pkg/testutil/owned"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,7 @@ func newNetns(hint string) (string, error) {
 	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
 		return "", err
 	}
-	prefix, err := ownPrefix()
+	prefix, err := owned.Prefix()
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +115,7 @@ func killMembers(path string) error {
 func Sweep() error {
 	var errs []error
 	for _, name := range namesIn(netnsDir) {
-		if !abandoned(name) {
+		if !owned.Abandoned(name) {
 			continue
 		}
 		path := filepath.Join(netnsDir, name)
@@ -122,13 +123,13 @@ func Sweep() error {
 	}
 	// A machine that went down keeps /etc/netns and loses /run.
 	for _, name := range namesIn(netnsEtcDir) {
-		if abandoned(name) {
+		if owned.Abandoned(name) {
 			errs = append(errs, os.RemoveAll(filepath.Join(netnsEtcDir, name)))
 		}
 	}
 	if root, err := CgroupRoot(); err == nil {
 		for _, name := range namesIn(root) {
-			if abandoned(name) {
+			if owned.Abandoned(name) {
 				errs = append(errs, removeCgroup(filepath.Join(root, name)))
 			}
 		}

@@ -1,4 +1,7 @@
-package testutil
+// Package owned names what tests and demos make outside of their process, and
+// removes it. It is a leaf without the testing package, so that programs may
+// use it too.
+package owned
 
 import (
 	"errors"
@@ -8,12 +11,12 @@ import (
 	"strings"
 )
 
-// namePrefix starts the name of everything this package makes outside of the
+// namePrefix starts the name of everything that is made outside of the
 // process: "cdt<pid>-<start>-<what>".
 const namePrefix = "cdt"
 
-// ownPrefix is the start of the names this process gives.
-func ownPrefix() (string, error) {
+// Prefix is the start of the names this process gives.
+func Prefix() (string, error) {
 	start, err := startTime(os.Getpid())
 	if err != nil {
 		return "", err
@@ -21,9 +24,9 @@ func ownPrefix() (string, error) {
 	return fmt.Sprintf("%s%d-%s-", namePrefix, os.Getpid(), start), nil
 }
 
-// abandoned reports whether name was given by this package in a process that
-// no longer runs. The start time tells a reused pid from the maker's.
-func abandoned(name string) bool {
+// Abandoned reports whether name begins with the Prefix of a process that no
+// longer runs. The start time tells a reused pid from the maker's.
+func Abandoned(name string) bool {
 	rest, ours := strings.CutPrefix(name, namePrefix)
 	if !ours {
 		return false
