@@ -11,7 +11,7 @@ LDFLAGS := -s -w -X connectd/daemon.Version=$(VERSION) -X connectd/daemon.Commit
 # one another, but a machine of two cores is then too slow for their deadlines.
 SERIAL := ./daemon/... ./pkg/datapath/... ./scripts/...
 
-.PHONY: build demo test test-kernels lint generate generate-check bench fuzz clean help
+.PHONY: build demo demo-ecs test test-kernels lint generate generate-check bench fuzz clean help
 
 build: ## bin/connectd, static; needs only Go
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/connectd ./cmd/connectd
@@ -20,6 +20,11 @@ demo: ## the whole of connectd at work in namespaces of its own
 	scripts/provision.sh demo
 	$(MAKE) build
 	bin/connectd demo
+
+demo-ecs: ## connectd on an ECS container instance, with a Docker of its own
+	scripts/provision.sh demo
+	$(MAKE) build
+	go run ./scripts/demo-ecs
 
 test: ## all tests, with the race detector
 	scripts/provision.sh test demo generate
