@@ -128,7 +128,7 @@ func (d *demo) showLogs() {
 	}
 	if d.node != nil && d.node.engine != nil {
 		d.line("\nThe end of dockerd's log:")
-		d.show(d.node.engine.Log(most), most)
+		d.show(d.node.engine.Log(10), 10)
 	}
 }
 

@@ -58,12 +58,13 @@ func (d *demo) runDaemon(ctx context.Context) (err error) {
 	return nil
 }
 
-// readiness starts orders, one of whose programs takes a while until it listens.
+// readiness starts orders, one of whose programs does not listen at first.
 func (d *demo) readiness(ctx context.Context) error {
+	const file = "/listen"
 	d.say("orders has the label %s:", connectLabel)
 	d.say("| %s", ordersConnect)
-	for i, delay := range [][]string{{"2s"}, nil} {
-		t, err := d.startOrders(ctx, fmt.Sprintf("orders-1%c", 'a'+i), 1, delay...)
+	for i, wait := range [][]string{{file}, nil} {
+		t, err := d.startOrders(ctx, fmt.Sprintf("orders-1%c", 'a'+i), 1, wait...)
 		if t != nil {
 			d.orders = append(d.orders, t)
 		}
@@ -71,28 +72,27 @@ func (d *demo) readiness(ctx context.Context) error {
 			return err
 		}
 	}
-	slow := d.orders[0]
-	err := until(ctx, 10*time.Second, func() error {
-		text, err := d.ready(ctx, slow)
-		if err == nil && !strings.HasPrefix(text, "503 ") {
-			err = fmt.Errorf("a task whose program does not listen yet is told %q", text)
-		}
-		if err == nil {
-			d.say("GET %s in it: %s", readyURL, text)
-		}
+	slow, fast := d.orders[0], d.orders[1]
+	if err := d.awaitReady(ctx, fast); err != nil {
 		return err
-	})
+	}
+	text, err := d.ready(ctx, slow)
 	if err != nil {
 		return err
 	}
-	for _, t := range d.orders {
-		if err := d.awaitReady(ctx, t); err != nil {
-			return err
-		}
+	d.say("GET %s in a task whose program does not listen yet: %s", readyURL, text)
+	if !strings.HasPrefix(text, "503 ") {
+		return errors.New("it should be 503")
 	}
-	text, err := d.ready(ctx, slow)
+	if _, err := d.node.exec(ctx, slow, "sh", "-c", ">"+file); err != nil {
+		return err
+	}
+	if err := d.awaitReady(ctx, slow); err != nil {
+		return err
+	}
+	text, err = d.ready(ctx, slow)
 	if err == nil {
-		d.say("and when it listens:                       %s", text)
+		d.say("and when it does: %s", text)
 	}
 	return err
 }

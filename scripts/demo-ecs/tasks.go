@@ -45,11 +45,12 @@ const (
 // other nodes need. It is stopped first, for it depends on the application.
 var drainCommand = []string{"sh", "-c", "trap 'sleep 1; exit 0' TERM; while :; do sleep 3600 & wait $!; done"}
 
-// startOrders starts a task of orders beside its drain container.
-func (d *demo) startOrders(ctx context.Context, name string, revision int, delay ...string) (*docker.Task, error) {
+// startOrders starts a task of orders beside its drain container. Its program
+// waits for a file, if one is named, before it listens.
+func (d *demo) startOrders(ctx context.Context, name string, revision int, file ...string) (*docker.Task, error) {
 	return d.node.task(ctx, "awsvpc", "orders", revision,
 		docker.ContainerSpec{
-			Name: "orders", Cmd: append([]string{"/app", "serve", name}, delay...),
+			Name: "orders", Cmd: append([]string{"/app", "serve", name}, file...),
 			Labels: map[string]string{connectLabel: ordersConnect, portsLabel: ordersPorts},
 		},
 		docker.ContainerSpec{Name: "drain", Cmd: drainCommand},

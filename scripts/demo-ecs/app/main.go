@@ -1,9 +1,9 @@
 // App is what the tasks of the demo run. It is static, for its image has little
 // else, and ends at once on SIGTERM: draining is not its business.
 //
-//	app serve NAME [DELAY]  HTTP at :8080 and lines at :9000; DELAY before it listens
-//	app client              calls as it is told at :8081
-//	app get URL             the status and the body
+//	app serve NAME [FILE]  HTTP at :8080 and lines at :9000; waits until there is FILE
+//	app client             calls as it is told at :8081
+//	app get URL            the status and the body
 package main
 
 import (
@@ -28,11 +28,12 @@ func run(args []string) error {
 	switch {
 	case len(args) >= 2 && args[0] == "serve":
 		if len(args) > 2 {
-			d, err := time.ParseDuration(args[2])
-			if err != nil {
-				return err
+			for { // a program that takes long to start
+				if _, err := os.Stat(args[2]); err == nil {
+					break
+				}
+				time.Sleep(20 * time.Millisecond)
 			}
-			time.Sleep(d) // a program that takes long to start
 		}
 		return serve(args[1])
 	case len(args) == 1 && args[0] == "client":
