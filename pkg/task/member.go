@@ -41,6 +41,7 @@ type member struct {
 	decoded  []string // ids of the containers that joined was decoded from
 	policy   join.Policy
 	healthy  map[string]bool // containers whose own check once passed, by id
+	leaving  bool            // with its node
 	draining time.Time       // when Docker sent the first stop signal; zero: it did not
 }
 

@@ -67,9 +67,10 @@ type Node struct {
 	recalled []docker.Container
 	found    chan struct{} // closed when it is known for the first time what runs
 
-	mu     sync.Mutex
-	policy join.Policy
-	seen   snapshot
+	mu      sync.Mutex
+	policy  join.Policy
+	leaving bool // the node is going away: all that is served drains
+	seen    snapshot
 }
 
 // snapshot is what Run found last; its slices are never written to.
@@ -100,6 +101,14 @@ func NewNode(p NodeParams) *Node {
 func (n *Node) SetPolicy(p join.Policy) {
 	n.mu.Lock()
 	n.policy = p
+	n.mu.Unlock()
+	n.Look()
+}
+
+// SetLeaving says that the node is going away, or is not after all.
+func (n *Node) SetLeaving(leaving bool) {
+	n.mu.Lock()
+	n.leaving = leaving
 	n.mu.Unlock()
 	n.Look()
 }
@@ -155,7 +164,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 		}
 	}
 	n.mu.Lock()
-	policy := n.policy
+	policy, leaving := n.policy, n.leaving
 	n.mu.Unlock()
 	settled = true
 	for arn, containers := range groups {
@@ -164,6 +173,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 			m = newMember(arn, containers)
 			n.members[arn] = m
 		}
+		m.leaving = leaving
 		settled = m.update(n, containers, policy, now) && settled
 	}
 	var ended []*member

@@ -69,7 +69,7 @@ func (m *member) endpoints(n *Node, s *join.Service, spots []*spot, now time.Tim
 		m.reachProblem(s, reach, !c.Started.IsZero() && now.Sub(c.Started) > listenGrace)
 		out = append(out, lb.Endpoint{
 			Address: a, Zone: n.Zone, Weight: 1, Task: p.task.Name,
-			Draining: !m.draining.IsZero(), Declared: m.declare(s, c, reach),
+			Draining: m.leaving || !m.draining.IsZero(), Declared: m.declare(s, c, reach),
 		})
 	}
 	slices.SortFunc(out, func(a, b lb.Endpoint) int { return a.Address.Compare(b.Address) })
