@@ -31,6 +31,7 @@ import (
 	"connectd/pkg/health"
 	"connectd/pkg/instance"
 	"connectd/pkg/metrics"
+	"connectd/pkg/metrics/cloudwatch"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy"
@@ -65,9 +66,11 @@ type daemon struct {
 	datapath          *datapath.Datapath
 	catalog           *file.Source
 	tasks             residents
-	docker            *docker.Watcher  // nil: ECS is not looked at
-	ecs               *ecsapi.Cache    // nil: the same
-	registry          *cloudmap.Source // nil: services are not shared
+	docker            *docker.Watcher       // nil: ECS is not looked at
+	ecs               *ecsapi.Cache         // nil: the same
+	registry          *cloudmap.Source      // nil: services are not shared
+	cloudWatch        *cloudwatch.Publisher // nil: nothing goes there
+	serveError        string                // what countAccepted logged last; the loop's
 	instance          *instance.Watcher
 	containerInstance atomic.Pointer[string] // its ARN, once the agent has said
 	draining          atomic.Bool            // ECS drains the instance
@@ -137,7 +140,7 @@ func build(configPath string) (*daemon, error) {
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openBrake, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openCloudWatch, d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -298,6 +301,7 @@ func (d *daemon) publish(p *plan.Desired) {
 	d.vips.publish()
 	d.changes.publish(p)
 	d.offer(p)
+	d.countAccepted(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)
 	d.health.SetTargets(p)
@@ -318,7 +322,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance, d.pruneHosts,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance, d.pruneHosts, d.runCloudWatch,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })

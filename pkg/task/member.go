@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type member struct {
 	places   map[string]*place
 	joined   join.Result
 	services []*lb.Service
+	inner    map[netip.AddrPort]uint16
 	problems []Problem
 
 	lookup   error    // why what the labels leave open cannot be looked up

@@ -79,8 +79,9 @@ type snapshot struct {
 	tasks    []lb.Task
 	services []*lb.Service
 	problems []Problem
-	spaces   map[string]*netns.Handle // by task name; nil: the node's own
-	waiting  map[string]string        // by task name: what is not known yet of what it serves
+	spaces   map[string]*netns.Handle  // by task name; nil: the node's own
+	inner    map[netip.AddrPort]uint16 // the port that a task listens on, by the address that it is reached by
+	waiting  map[string]string         // by task name: what is not known yet of what it serves
 }
 
 // Problem is why a task, or something that it asks for, is not in force.
@@ -192,7 +193,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 
 // show makes what the members are now what others see.
 func (n *Node) show(now time.Time) (changed bool) {
-	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}}
+	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}, inner: map[netip.AddrPort]uint16{}}
 	parts := map[*lb.Service]time.Time{}
 	for _, m := range n.members {
 		for _, p := range m.places {
@@ -209,6 +210,7 @@ func (n *Node) show(now time.Time) (changed bool) {
 			next.services = append(next.services, s)
 			parts[s] = m.started
 		}
+		maps.Copy(next.inner, m.inner)
 		next.problems = append(next.problems, m.problems...)
 	}
 	slices.SortFunc(next.tasks, func(a, b lb.Task) int { return strings.Compare(a.Name, b.Name) })
@@ -273,6 +275,13 @@ func (n *Node) Problems() []Problem { return n.now().problems }
 
 // Found is closed once it is known what runs.
 func (n *Node) Found() <-chan struct{} { return n.found }
+
+// ListensAt returns the port that a task itself listens on, which behind a
+// published one is another.
+func (n *Node) ListensAt(endpoint netip.AddrPort) (port uint16, ok bool) {
+	port, ok = n.now().inner[endpoint]
+	return port, ok
+}
 
 // Waiting says what is not known yet of what a task serves; "" is nothing.
 func (n *Node) Waiting(task string) string { return n.now().waiting[task] }
