@@ -19,6 +19,8 @@ packages() {
 		procps tests run ps and sysctl
 		dnsutils DNS tests ask with dig
 		curl HTTP tests ask with curl
+		wget a health check of the docs asks with it
+		systemd systemd-analyze reads the unit, and starts nothing
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
 		docker.io tests of ECS run a dockerd of their own, with containerd and runc
