@@ -9,6 +9,7 @@ import (
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/lb"
+	"connectd/pkg/settings"
 	"connectd/pkg/strictyaml"
 )
 
@@ -28,6 +29,7 @@ type Config struct {
 	LogFormat     string // "text" or "json"
 	Clients       []Client
 	Catalog       Catalog
+	ECS           *ECS // nil: tasks are not looked for
 
 	cgroupAt strictyaml.Origin
 }
@@ -67,7 +69,7 @@ type Catalog struct {
 
 // The keys of each object of connectd.yaml.
 var (
-	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog"}
+	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog", "ecs"}
 	metricsKeys = []string{"listen"}
 	limitsKeys  = []string{"maxConnections", "maxEndpoints", "maxServices", "maxSlots"}
 	clientKeys  = []string{"name", "netns", "pid", "cgroup", "namespaces", "hostsFile", "resolvConf"}
@@ -91,7 +93,9 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	m := doc.Root().Map(configKeys...)
-	m.Require("catalog")
+	if !m.Has("ecs") {
+		m.Require("catalog")
+	}
 	c := &Config{
 		StateDir:      m.Checked("stateDir", "/var/lib/connectd", checkPath),
 		BPFFS:         m.Checked("bpffs", "/sys/fs/bpf/connectd", checkBPFFS),
@@ -99,14 +103,17 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		VIPCIDR:       prefix(m.Get("vipCIDR"), defaultVIPs, checkVIPs),
 		VIPCIDR6:      prefix(m.Get("vipCIDR6"), defaultVIPs6, checkVIPs6),
 		Cgroup:        m.Checked("cgroup", cgroupAuto, checkCgroup),
-		Zone:          m.Checked("zone", "", file.CheckZone),
+		Zone:          m.Checked("zone", "", settings.CheckZone),
 		Metrics:       Metrics{Listen: m.Map("metrics", metricsKeys...).Checked("listen", "127.0.0.1:9464", checkListen)},
 		Limits:        limits(m.Map("limits", limitsKeys...)),
 		LogLevel:      logLevel(m.Enum("logLevel", "info", "debug", "info", "warn", "error")),
 		LogFormat:     m.Enum("logFormat", "text", "text", "json"),
 		Clients:       clients(m.Get("clients")),
-		Catalog:       catalogFiles(m.Map("catalog", catalogKeys...)),
+		ECS:           ecs(m.Map("ecs", ecsKeys...)),
 		cgroupAt:      m.Get("cgroup").Origin(),
+	}
+	if m.Has("catalog") {
+		c.Catalog = catalogFiles(m.Map("catalog", catalogKeys...))
 	}
 	c.Catalog.Dir = filepath.Dir(path)
 	if err := doc.Err(); err != nil {
@@ -203,7 +210,7 @@ func namespaces(v strictyaml.Value) []string {
 	var out []string
 	list := v.List()
 	for _, v := range list {
-		ns := v.Checked("", file.CheckNamespace)
+		ns := v.Checked("", settings.CheckNamespace)
 		if ns != "" && slices.Contains(out, ns) {
 			v.Errorf("%q stands here twice", ns)
 		}

@@ -172,6 +172,7 @@ func RestartNeeded(running, reloaded *Config) []string {
 		{"limits", running.Limits, reloaded.Limits},
 		{"logLevel", running.LogLevel, reloaded.LogLevel},
 		{"logFormat", running.LogFormat, reloaded.LogFormat},
+		{"ecs", running.ECS.fixed(), reloaded.ECS.fixed()},
 	} {
 		if f.a != f.b {
 			fields = append(fields, f.name)

@@ -29,6 +29,7 @@ func (d *daemon) status() control.Status {
 	for _, problem := range p.Problems {
 		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config, stop the daemon, run connectd unload, start it: maps keep their size until then"})
 	}
+	out.Problems = append(out.Problems, d.ecsStatus()...)
 	for _, f := range d.access.Failing() {
 		out.Problems = append(out.Problems, control.Problem{Name: "accessLog", Message: fmt.Sprintf("requests are not logged to %s: %s", f.Path, f.Err), Fix: "make the folder, or room; it is tried again every second"})
 	}
@@ -93,7 +94,7 @@ func (d *daemon) configStatus() control.Config {
 }
 
 func (d *daemon) taskStatus(c *Config) []control.Task {
-	problems, unattached := d.tasks.Problems(), d.seats.Errors()
+	problems, unattached := d.tasks.static.Problems(), d.seats.Errors()
 	out := make([]control.Task, 0, len(c.Clients))
 	for _, cl := range c.Clients {
 		t := control.Task{Name: cl.Name, Kind: "netns", Target: cl.NetnsPath(), Namespaces: cl.Namespaces}

@@ -55,6 +55,9 @@ type Params struct {
 	Refused func(Refusal)
 	// PortFile keeps the ports of the sockets over restarts, as JSON.
 	PortFile string
+	// HostsList keeps which hosts files have names of ours in them, as JSON, for
+	// RemoveHosts and for the next run. "" keeps nothing.
+	HostsList string
 	// Timeout is how long a resolver may take for one UDP query or one TCP
 	// connect; the task gets no answer after it. 0 is 5 s.
 	Timeout time.Duration
@@ -89,7 +92,7 @@ func New(p Params) (*Responder, error) {
 	r.buffers.New = func() any { return new([maxMessage]byte) }
 	r.state.Store(&state{table: newTable()})
 	r.ports = loadPorts(p.PortFile, p.Log)
-	r.hosts = startHosts(r.state.Load, p.Log)
+	r.hosts = startHosts(r.state.Load, p.HostsList, p.Log)
 	return r, nil
 }
 
@@ -112,6 +115,14 @@ func (r *Responder) Publish(d *plan.Desired) {
 // not wait until that is done.
 func (r *Responder) Withdraw(yes bool) {
 	r.hosts.withdrawn.Store(yes)
+	r.hosts.wake()
+}
+
+// PruneHosts removes the names from hosts files that an earlier run has written
+// and that are no planned task's. Call it once everybody who lists tasks has
+// answered: a task that is merely not found yet needs its names.
+func (r *Responder) PruneHosts() {
+	r.hosts.prune.Store(true)
 	r.hosts.wake()
 }
 

@@ -57,9 +57,7 @@ func (r *Responder) Attach(ctx context.Context, task *plan.Task, ns *netns.Handl
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach DNS of task %s: %w", task.Name, err), s.Close())
 	}
-	if len(task.HostsFiles) > 0 {
-		s.asked = r.hosts.attach(task.ID, s.ipv6)
-	}
+	s.asked = r.hosts.attach(task.ID, s.ipv6)
 	r.mu.Lock()
 	r.seats[s] = struct{}{}
 	r.mu.Unlock()

@@ -5,11 +5,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 	"unique"
 
 	"connectd/pkg/catalog"
 	"connectd/pkg/lb"
+	"connectd/pkg/settings"
 	"connectd/pkg/strictyaml"
 )
 
@@ -20,29 +20,18 @@ var (
 		"discoveryName", "protocol", "appProtocol", "mode", "clientAliases", "healthCheck", "loadBalancing", "drain", "outlier",
 		"timeout", "retry", "accessLog", "endpoints",
 	}
-	aliasKeys   = []string{"dnsName", "port"}
-	balanceKeys = []string{"policy", "panicThresholdPercent"}
-	drainKeys   = []string{"deadlineSeconds", "connections"}
-	outlierKeys = []string{"consecutiveFailures", "baseEjectionSeconds", "maxEjectionSeconds", "maxEjectionPercent"}
 	addressKeys = []string{"address", "port", "zone", "weight", "draining"}
 )
 
 // Keys returns the keys of each object of a catalog file, for the test that
 // holds the reference to them.
 func Keys() map[string][]string {
-	return map[string][]string{
-		"catalog.yaml": fileKeys, "services[]": serviceKeys, "clientAliases[]": aliasKeys, "endpoints[]": addressKeys,
-		"healthCheck": checkKeys, "loadBalancing": balanceKeys, "drain": drainKeys, "outlier": outlierKeys,
-		"timeout": timeoutKeys, "retry": retryKeys, "accessLog": accessLogKeys,
-	}
+	keys := settings.Objects()
+	keys["catalog.yaml"], keys["services[]"], keys["endpoints[]"] = fileKeys, serviceKeys, addressKeys
+	return keys
 }
 
-const (
-	maxPort    = 65535
-	maxAliases = 64                    // client aliases of a service; each costs a frontend for each of its addresses
-	minSeconds = 50 * time.Millisecond // of any duration: below it timers say little on a busy node
-	maxSeconds = 24 * time.Hour
-)
+const maxPort = 65535
 
 // Decoder decodes catalog files.
 type Decoder struct {
@@ -64,7 +53,7 @@ func (d Decoder) Decode(name string, data []byte) ([]catalog.Entry, error) {
 	}
 	m := doc.Root().Map(fileKeys...)
 	m.Require(fileKeys...)
-	r := reader{Decoder: d, dir: filepath.Dir(name), namespace: intern(m.Checked("namespace", "", CheckNamespace))}
+	r := reader{Decoder: d, dir: filepath.Dir(name), namespace: intern(m.Checked("namespace", "", settings.CheckNamespace))}
 	values := m.List("services")
 	entries := make([]catalog.Entry, 0, len(values))
 	for i, v := range values {
@@ -104,52 +93,13 @@ func (r *reader) service(v strictyaml.Value) *lb.Service {
 	s := &lb.Service{
 		Name: lb.ServiceName{
 			Namespace:     r.namespace,
-			DiscoveryName: strings.Clone(m.Checked("discoveryName", "", checkDiscoveryName)),
+			DiscoveryName: strings.Clone(m.Checked("discoveryName", "", settings.CheckDiscoveryName)),
 		},
-		Protocol:      lb.TCP,
-		LoadBalancing: balancing(m.Map("loadBalancing", balanceKeys...)),
-		Drain:         drain(m.Map("drain", drainKeys...)),
-		Outlier:       outlier(m.Map("outlier", outlierKeys...)),
-		HealthCheck:   r.healthCheck(m.Map("healthCheck", checkKeys...)),
-		HTTP:          http(m),
-		Endpoints:     r.endpoints(m.List("endpoints")),
+		Endpoints: r.endpoints(m.List("endpoints")),
 	}
-	if m.Enum("protocol", "tcp", "tcp", "udp") == "udp" {
-		s.Protocol = lb.UDP
-		refuse(m, "is only for protocol tcp", []string{"appProtocol"})
-	}
-	s.ClientAliases = aliases(m.Get("clientAliases"), s.Name)
+	settings.Decoder{Local: true, Dir: r.dir, CheckCA: r.CheckCA}.Decode(m, s)
+	s.ClientAliases = settings.Aliases(m.Get("clientAliases"), s.Name)
 	return s
-}
-
-func aliases(v strictyaml.Value, name lb.ServiceName) []lb.ClientAlias {
-	list := v.List()
-	if len(list) > maxAliases {
-		v.Errorf("more than %d client aliases", maxAliases)
-		return nil
-	}
-	var out []lb.ClientAlias
-	for _, v := range list {
-		m := v.Map(aliasKeys...)
-		m.Require("port")
-		a := lb.ClientAlias{Port: uint16(m.Int("port", 0, 1, maxPort))}
-		if m.Has("dnsName") {
-			a.DNSName = m.Checked("dnsName", "", checkDNSName)
-		} else if name.DiscoveryName != "" && name.Namespace != "" {
-			a.DNSName = name.FQDN()
-			if wrong := checkLabels(a.DNSName); wrong != "" {
-				v.Errorf("the default dnsName %q %s", a.DNSName, wrong)
-			}
-		}
-		if a.DNSName == "" || a.Port == 0 {
-			continue
-		}
-		if slices.Contains(out, a) {
-			v.Errorf("%s:%d stands here twice", a.DNSName, a.Port)
-		}
-		out = append(out, a)
-	}
-	return out
 }
 
 func (r *reader) endpoints(list []strictyaml.Value) []lb.Endpoint {
@@ -162,7 +112,7 @@ func (r *reader) endpoints(list []strictyaml.Value) []lb.Endpoint {
 		m := v.Map(addressKeys...)
 		m.Require("address", "port")
 		e := lb.Endpoint{
-			Zone:     intern(m.Checked("zone", "", CheckZone)),
+			Zone:     intern(m.Checked("zone", "", settings.CheckZone)),
 			Weight:   uint16(m.Int("weight", 1, 1, lb.MaxWeight)),
 			Draining: m.Bool("draining", false),
 		}

@@ -12,12 +12,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/tools/txtar"
 
 	"connectd/pkg/catalog"
 	"connectd/pkg/lb"
+	"connectd/pkg/settings"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what is got into the golden files; then read the diff")
@@ -151,14 +151,15 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// checkService holds a decoded service to what lb.Service promises.
+// checkService holds a decoded service to what lb.Service promises; package
+// settings does so for the optional fields.
 func checkService(t *testing.T, s *lb.Service) {
 	t.Helper()
-	if CheckNamespace(s.Name.Namespace) != "" || checkDiscoveryName(s.Name.DiscoveryName) != "" {
+	if settings.CheckNamespace(s.Name.Namespace) != "" || settings.CheckDiscoveryName(s.Name.DiscoveryName) != "" {
 		t.Errorf("name %q", s.Name)
 	}
 	for _, a := range s.ClientAliases {
-		if a.Port == 0 || checkLabels(a.DNSName) != "" || len(a.DNSName) > 253 {
+		if a.Port == 0 || settings.CheckLabels(a.DNSName) != "" || len(a.DNSName) > 253 {
 			t.Errorf("alias %v", a)
 		}
 	}
@@ -170,34 +171,6 @@ func checkService(t *testing.T, s *lb.Service) {
 		if i > 0 && s.Endpoints[i-1].Address.Compare(e.Address) >= 0 {
 			t.Errorf("endpoints are not sorted or not distinct: %v", s.Endpoints)
 		}
-	}
-	if h := s.HealthCheck; h != nil && (h.Timeout <= 0 || h.Timeout > h.Interval || h.HealthyThreshold == 0 || h.UnhealthyThreshold == 0) {
-		t.Errorf("health check %+v", h)
-	}
-	if s.HTTP != nil {
-		checkHTTP(t, s)
-	}
-	if s.Drain.Deadline <= 0 || s.Outlier.ConsecutiveFailures == 0 || s.Outlier.BaseEjection > s.Outlier.MaxEjection {
-		t.Errorf("drain %+v outlier %+v", s.Drain, s.Outlier)
-	}
-}
-
-func checkHTTP(t *testing.T, s *lb.Service) {
-	t.Helper()
-	h := *s.HTTP
-	if s.Protocol != lb.TCP || h.Direct && h != (lb.HTTP{Protocol: h.Protocol, Direct: true}) {
-		t.Errorf("%s with %+v", s.Protocol, h)
-	}
-	for _, d := range []time.Duration{h.IdleTimeout, h.RequestTimeout} {
-		if d != 0 && (d < minSeconds || d > maxTimeout) {
-			t.Errorf("timeout %s", d)
-		}
-	}
-	if r := h.Retry; r.Attempts > maxAttempts || r.BudgetPercent > 100 || r.BudgetFloor > maxFloor {
-		t.Errorf("retry %+v", r)
-	}
-	if p := h.AccessLog.Path; p != "" && p != "-" && (!filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/") {
-		t.Errorf("access log %+v", h.AccessLog)
 	}
 }
 

@@ -1,4 +1,4 @@
-package file
+package settings
 
 import (
 	"math"
@@ -32,21 +32,29 @@ const (
 
 // http returns nil for a service without appProtocol, in which every other
 // field of HTTP is an error. In direct mode those of the forwarder are.
-func http(m strictyaml.Map) *lb.HTTP {
+func (d Decoder) http(m strictyaml.Map) *lb.HTTP {
 	protocol, ok := lb.ParseAppProtocol(m.Enum("appProtocol", "", lb.AppHTTP.String(), lb.AppHTTP2.String(), lb.AppGRPC.String()))
-	h := &lb.HTTP{Protocol: protocol, Direct: m.Enum("mode", "proxy", "proxy", "direct") == "direct"}
-	h.IdleTimeout, h.RequestTimeout = timeouts(m.Map("timeout", timeoutKeys...))
+	h := &lb.HTTP{Protocol: protocol}
+	h.IdleTimeout, h.RequestTimeout = Timeouts(m.Get("timeout"))
+	h = d.forwarding(m, h, m.Has("appProtocol"))
+	if !ok {
+		return nil
+	}
+	return h
+}
+
+// forwarding reads the fields of HTTP that no port mapping has. Where nothing
+// says that the service speaks HTTP each is an error.
+func (d Decoder) forwarding(m strictyaml.Map, h *lb.HTTP, speaks bool) *lb.HTTP {
+	h.Direct = m.Enum("mode", "proxy", "proxy", "direct") == "direct"
 	h.Retry = retry(m.Map("retry", retryKeys...))
-	h.AccessLog = accessLog(m.Map("accessLog", accessLogKeys...))
+	h.AccessLog = d.accessLog(m.Map("accessLog", accessLogKeys...))
 	switch {
-	case !m.Has("appProtocol"):
+	case !speaks:
 		refuse(m, "is only for services with appProtocol", append([]string{"mode"}, proxyKeys...))
 	case h.Direct:
 		refuse(m, "is not for mode direct, which has no forwarder", proxyKeys)
-		h = &lb.HTTP{Protocol: protocol, Direct: true}
-	}
-	if !ok {
-		return nil
+		return &lb.HTTP{Protocol: h.Protocol, Direct: true}
 	}
 	return h
 }
@@ -60,7 +68,10 @@ func refuse(m strictyaml.Map, why string, keys []string) {
 	}
 }
 
-func timeouts(m strictyaml.Map) (idle, perRequest time.Duration) {
+// Timeouts reads an object of the ECS API's idleTimeoutSeconds and
+// perRequestTimeoutSeconds. An absent one is Service Connect's for HTTP.
+func Timeouts(v strictyaml.Value) (idle, perRequest time.Duration) {
+	m := v.Map(timeoutKeys...)
 	return timeout(m.Get("idleTimeoutSeconds"), idleTimeout), timeout(m.Get("perRequestTimeoutSeconds"), perRequestTimeout)
 }
 
@@ -84,7 +95,7 @@ func retry(m strictyaml.Map) lb.Retry {
 }
 
 // accessLog returns the zero value, which is no log, for an absent one.
-func accessLog(m strictyaml.Map) lb.AccessLog {
+func (d Decoder) accessLog(m strictyaml.Map) lb.AccessLog {
 	if !m.Exists() {
 		return lb.AccessLog{}
 	}
@@ -95,6 +106,9 @@ func accessLog(m strictyaml.Map) lb.AccessLog {
 	}
 	if m.Enum("format", "TEXT", "TEXT", "JSON") == "JSON" {
 		l.Format = lb.LogJSON
+	}
+	if !d.Local && l.Path != "" && l.Path != "-" {
+		m.Get("path").Errorf("%q is only for catalog files, it names a file of the node; - is the daemon's output", l.Path)
 	}
 	if l.Path != "" && l.Path != "-" {
 		l.Path = filepath.Clean(l.Path) // services with one path share one file, however it is spelled

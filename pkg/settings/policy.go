@@ -1,4 +1,4 @@
-package file
+package settings
 
 import (
 	"path/filepath"
@@ -8,11 +8,6 @@ import (
 	"connectd/pkg/lb"
 	"connectd/pkg/strictyaml"
 )
-
-var checkKeys = []string{
-	"protocol", "path", "port", "grpcService", "intervalSeconds", "timeoutSeconds", "healthyThreshold",
-	"unhealthyThreshold", "from", "caFile", "serverName", "insecureSkipVerify",
-}
 
 const (
 	maxPath      = 1024 // characters of healthCheck.path
@@ -42,18 +37,41 @@ func outlier(m strictyaml.Map) lb.Outlier {
 		BaseEjection:        m.Seconds("baseEjectionSeconds", 30*time.Second, minSeconds, maxSeconds),
 		MaxEjectionPercent:  uint8(m.Int("maxEjectionPercent", 50, 0, 100)),
 	}
-	o.MaxEjection = m.Seconds("maxEjectionSeconds", max(300*time.Second, o.BaseEjection), minSeconds, maxSeconds)
+	o.MaxEjection = m.Seconds("maxEjectionSeconds", defaultMaxEjection(o.BaseEjection), minSeconds, maxSeconds)
 	if o.MaxEjection < o.BaseEjection {
 		m.Get("maxEjectionSeconds").Errorf("%g is less than baseEjectionSeconds (%g)", o.MaxEjection.Seconds(), o.BaseEjection.Seconds())
 	}
 	return o
 }
 
+// defaultMaxEjection is Envoy's 300 s, or the first ejection's time if that is
+// more.
+func defaultMaxEjection(base time.Duration) time.Duration { return max(300*time.Second, base) }
+
 // healthCheck returns nil for an absent one.
-func (r *reader) healthCheck(m strictyaml.Map) *lb.HealthCheck {
+func (d Decoder) healthCheck(m strictyaml.Map) *lb.HealthCheck {
 	if !m.Exists() {
 		return nil
 	}
+	h := check(m)
+	h.CAFile = d.caFile(m.Get("caFile"))
+	if h.InsecureSkipVerify && m.Has("caFile") {
+		m.Get("insecureSkipVerify").Errorf("true contradicts caFile")
+	}
+	only(m, h.Protocol, "path", lb.CheckHTTP, lb.CheckHTTPS)
+	only(m, h.Protocol, "grpcService", lb.CheckGRPC)
+	only(m, h.Protocol, "caFile", lb.CheckHTTPS)
+	only(m, h.Protocol, "serverName", lb.CheckHTTPS)
+	only(m, h.Protocol, "insecureSkipVerify", lb.CheckHTTPS)
+	if !d.Local {
+		refuse(m, "is only for catalog files, a task is probed from its own network namespace", []string{"from"})
+	}
+	return h
+}
+
+// check reads what stands for itself; of the zero Map it is the check with all
+// defaults.
+func check(m strictyaml.Map) *lb.HealthCheck {
 	h := &lb.HealthCheck{
 		Protocol: lb.CheckProtocol(m.Enum("protocol", string(lb.CheckTCP),
 			string(lb.CheckTCP), string(lb.CheckHTTP), string(lb.CheckHTTPS), string(lb.CheckGRPC))),
@@ -63,27 +81,21 @@ func (r *reader) healthCheck(m strictyaml.Map) *lb.HealthCheck {
 		UnhealthyThreshold: uint32(m.Int("unhealthyThreshold", 3, 1, maxThreshold)),
 		From:               lb.CheckFrom(m.Enum("from", string(lb.FromNode), string(lb.FromNode), string(lb.FromCaller))),
 		GRPCService:        m.Checked("grpcService", "", checkGRPCService),
-		ServerName:         m.Checked("serverName", "", checkDNSName),
+		ServerName:         m.Checked("serverName", "", CheckDNSName),
 		InsecureSkipVerify: m.Bool("insecureSkipVerify", false),
 	}
-	h.Timeout = m.Seconds("timeoutSeconds", min(5*time.Second, h.Interval), minSeconds, maxSeconds)
+	h.Timeout = m.Seconds("timeoutSeconds", defaultTimeout(h.Interval), minSeconds, maxSeconds)
 	if h.Timeout > h.Interval {
 		m.Get("timeoutSeconds").Errorf("%g is more than intervalSeconds (%g)", h.Timeout.Seconds(), h.Interval.Seconds())
 	}
 	if h.Protocol == lb.CheckHTTP || h.Protocol == lb.CheckHTTPS {
 		h.Path = m.Checked("path", "/", checkPath)
 	}
-	h.CAFile = r.caFile(m.Get("caFile"))
-	if h.InsecureSkipVerify && m.Has("caFile") {
-		m.Get("insecureSkipVerify").Errorf("true contradicts caFile")
-	}
-	only(m, h.Protocol, "path", lb.CheckHTTP, lb.CheckHTTPS)
-	only(m, h.Protocol, "grpcService", lb.CheckGRPC)
-	only(m, h.Protocol, "caFile", lb.CheckHTTPS)
-	only(m, h.Protocol, "serverName", lb.CheckHTTPS)
-	only(m, h.Protocol, "insecureSkipVerify", lb.CheckHTTPS)
 	return h
 }
+
+// defaultTimeout of a probe is 5 s, or the interval if that is less.
+func defaultTimeout(interval time.Duration) time.Duration { return min(5*time.Second, interval) }
 
 // only reports a key that means nothing to the protocol.
 func only(m strictyaml.Map, protocol lb.CheckProtocol, key string, allowed ...lb.CheckProtocol) {
@@ -99,10 +111,14 @@ func only(m strictyaml.Map, protocol lb.CheckProtocol, key string, allowed ...lb
 	}
 }
 
-// caFile resolves a path relative to the catalog file's folder.
-func (r *reader) caFile(v strictyaml.Value) string {
+// caFile resolves a path relative to the decoder's folder.
+func (d Decoder) caFile(v strictyaml.Value) string {
 	path, ok := v.Text()
 	if !ok {
+		return ""
+	}
+	if !d.Local {
+		v.Errorf("is only for catalog files, it names a file of the node")
 		return ""
 	}
 	if path == "" {
@@ -110,10 +126,10 @@ func (r *reader) caFile(v strictyaml.Value) string {
 		return ""
 	}
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(r.dir, path)
+		path = filepath.Join(d.Dir, path)
 	}
-	if r.CheckCA != nil {
-		if err := r.CheckCA(path); err != nil {
+	if d.CheckCA != nil {
+		if err := d.CheckCA(path); err != nil {
 			v.Errorf("%q: %s", path, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package file
+package settings
 
 import (
 	"fmt"
@@ -46,9 +46,9 @@ func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-'
 }
 
-// checkLabels says what keeps a name of good characters from being a DNS
-// name.
-func checkLabels(s string) string {
+// CheckLabels says what keeps a name of good characters from being a DNS
+// name; "" is nothing.
+func CheckLabels(s string) string {
 	if strings.HasSuffix(s, ".") {
 		return "ends with a dot, leave it out"
 	}
@@ -74,17 +74,21 @@ func CheckNamespace(s string) string {
 	if wrong := checkName(s, MaxNamespace, true); wrong != "" {
 		return wrong
 	}
-	return checkLabels(s)
+	return CheckLabels(s)
 }
 
-func checkDNSName(s string) string {
+// CheckDNSName says what is wrong with the dnsName of a client alias; "" is
+// nothing.
+func CheckDNSName(s string) string {
 	if wrong := checkName(s, lb.MaxDNSName, true); wrong != "" {
 		return wrong
 	}
-	return checkLabels(s)
+	return CheckLabels(s)
 }
 
-func checkDiscoveryName(s string) string { return checkName(s, lb.MaxDiscoveryName, false) }
+// CheckDiscoveryName says what is wrong with a discoveryName, or with the name
+// of a port mapping, which becomes one by default; "" is nothing.
+func CheckDiscoveryName(s string) string { return checkName(s, lb.MaxDiscoveryName, false) }
 
 // CheckZone says what is wrong with an availability zone id such as use1-az1;
 // "" is nothing.
