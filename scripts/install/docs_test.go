@@ -257,7 +257,11 @@ func TestDrainCommand(t *testing.T) {
 }
 
 func TestExampleConfig(t *testing.T) {
-	loads(t, filepath.Join(top, "docs/examples/ecs.yaml"))
+	path, err := filepath.Abs(filepath.Join(top, "docs/examples/ecs.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loads(t, path)
 }
 
 // TestPolicyRecipe: the docs' command makes a policy of the file in which no

@@ -20,9 +20,13 @@ func TestMain(m *testing.M) { os.Exit(testutil.Main(m)) }
 // top is the repository's folder.
 const top = "../.."
 
+// read reads a file of the repository, or any other.
 func read(t *testing.T, path string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(top, path))
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(top, path)
+	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,17 +79,22 @@ func code(text string) (lines []string) {
 	return lines
 }
 
-// ecsPlanned: the daemon does not read the ecs and cloudMap blocks yet.
-const ecsPlanned = true
+// cloudMapPlanned: the daemon does not read the cloudMap block yet.
+const cloudMapPlanned = true
 
 // loads wants a config file to be one that the daemon takes.
 func loads(t *testing.T, path string) {
 	t.Helper()
 	_, err := daemon.LoadConfig(path)
-	switch {
-	case ecsPlanned && (err == nil || !strings.Contains(err.Error(), " ecs: unknown key")):
-		t.Error("the daemon reads the ecs block: take ecsPlanned away")
-	case !ecsPlanned && err != nil:
+	if cloudMapPlanned && strings.Contains(read(t, path), "\ncloudMap:") {
+		if err == nil {
+			t.Error("the daemon reads the cloudMap block: take cloudMapPlanned away")
+		} else if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, ": cloudMap: unknown key") {
+			t.Error(text)
+		}
+		return
+	}
+	if err != nil {
 		t.Errorf("%s:\n%s", path, err)
 	}
 }
