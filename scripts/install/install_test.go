@@ -79,21 +79,10 @@ func code(text string) (lines []string) {
 	return lines
 }
 
-// cloudMapPlanned: the daemon does not read the cloudMap block yet.
-const cloudMapPlanned = true
-
 // loads wants a config file to be one that the daemon takes.
 func loads(t *testing.T, path string) {
 	t.Helper()
 	_, err := daemon.LoadConfig(path)
-	if cloudMapPlanned && strings.Contains(read(t, path), "\ncloudMap:") {
-		if err == nil {
-			t.Error("the daemon reads the cloudMap block: take cloudMapPlanned away")
-		} else if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, ": cloudMap: unknown key") {
-			t.Error(text)
-		}
-		return
-	}
 	if err != nil {
 		t.Errorf("%s:\n%s", path, err)
 	}
