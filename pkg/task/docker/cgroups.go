@@ -287,6 +287,7 @@ func (w *Watcher) lostCgroup(id, path string) {
 	ended := false
 	w.change(id, func(e *entry) {
 		if ended = e.Cgroup == path; ended {
+			e.ended = e.PID
 			e.exited()
 		}
 	})

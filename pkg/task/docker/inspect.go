@@ -132,6 +132,10 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time) {
 	cgroup, there := w.cgroups[e.ID]
 	e.runs = s.Running && !s.Restarting && s.Pid != 0
+	if e.runs && !there && s.Pid == e.ended {
+		e.exited() // which Docker learns a moment later
+		return
+	}
 	switch {
 	case e.runs:
 		w.setRunning(e, s.Pid, started)

@@ -342,7 +342,6 @@ func TestCgroups(t *testing.T) {
 			if s := w.Status(); s.EarlyStarts != 1 || s.LateStarts != 0 {
 				t.Errorf("%+v", s)
 			}
-			f.stop()
 			if err := os.RemoveAll(path); err != nil {
 				t.Fatal(err)
 			}
@@ -350,10 +349,19 @@ func TestCgroups(t *testing.T) {
 			if c.PID != 0 || c.Cgroup != "" {
 				t.Errorf("%+v", c)
 			}
+			f.event(1, "rename") // Docker is asked, and has not noticed yet
+			f.event(2, "create")
+			f.add(2, fakeContainer{status: "created"})
+			f.event(2, "rename")
+			w.shows(t, "1 exited", "2 created")
+			f.stop()
 			start(t, path)
 			w.awaitOne(t, id(1), "with a process again", func(c Container) bool { return c.PID != 0 && c.State == Created })
 			f.start()
-			w.shows(t, "1 running")
+			w.shows(t, "1 running", "2 created")
+			if s := w.Status(); s.EarlyStarts != 2 || s.LateStarts != 0 {
+				t.Errorf("%+v", s)
+			}
 		})
 	}
 }
