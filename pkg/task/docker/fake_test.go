@@ -32,9 +32,9 @@ type fake struct {
 }
 
 type fakeContainer struct {
-	name, status, stopSignal, started string
-	pid, restarts                     int
-	labels                            map[string]string
+	name, status, stopSignal, started, health string
+	pid, restarts                             int
+	labels                                    map[string]string
 }
 
 func id(n int) string { return fmt.Sprintf("%064x", n) }
@@ -196,37 +196,40 @@ func (f *fake) list(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(list)
 }
 
+// inspect answers what is there when it is asked, after the hook.
 func (f *fake) inspect(w http.ResponseWriter, id string) {
 	f.mu.Lock()
 	f.asking++
 	f.mostAsking = max(f.mostAsking, f.asking)
-	hook := f.onInspect
+	hook, status, answer := f.onInspect, http.StatusNotFound, map[string]any{"message": "No such container: " + id}
+	if c := f.containers[id]; c != nil {
+		status, answer = http.StatusOK, c.inspected(id)
+	}
 	f.mu.Unlock()
 	if hook != nil {
 		hook(id)
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.asking--
-	c := f.containers[id]
-	if c == nil {
-		w.WriteHeader(http.StatusNotFound)
-		fmt.Fprintf(w, `{"message":"No such container: %s"}`, id)
-		return
-	}
+	f.mu.Unlock()
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(answer)
+}
+
+func (c *fakeContainer) inspected(id string) map[string]any {
 	if c.started == "" {
 		c.started = "0001-01-01T00:00:00Z"
 	}
-	json.NewEncoder(w).Encode(map[string]any{
+	return map[string]any{
 		"Id": id, "Name": "/" + c.name, "Image": "sha256:1", "RestartCount": c.restarts,
 		"Config":     map[string]any{"Labels": c.labels, "Hostname": id[52:], "StopSignal": c.stopSignal},
 		"HostConfig": map[string]any{"NetworkMode": "default", "CgroupParent": "/ecs/x"},
 		"State": map[string]any{
 			"Status": c.status, "Running": c.status == "running" || c.status == "restarting", "Restarting": c.status == "restarting",
-			"Pid": c.pid, "StartedAt": c.started,
+			"Pid": c.pid, "StartedAt": c.started, "Health": map[string]any{"Status": c.health},
 		},
 		"NetworkSettings": map[string]any{"Ports": map[string]any{
 			"80/tcp": []map[string]string{{"HostIp": "0.0.0.0", "HostPort": "32768"}, {"HostIp": "::", "HostPort": "32768"}}, "81/tcp": nil,
 		}},
-	})
+	}
 }

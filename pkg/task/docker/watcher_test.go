@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,30 +72,62 @@ func TestEventsBeforeList(t *testing.T) {
 	f := newFake(t)
 	f.add(1, fakeContainer{status: "created"})
 	f.add(2, fakeContainer{status: "created"})
-	first := true
+	listed, held := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	var again atomic.Bool
 	f.onList = func() {
-		f.mu.Lock()
-		was := first
-		first = false
-		f.mu.Unlock()
-		if !was {
-			return
+		if !again.Swap(true) {
+			close(listed)
+			<-held
 		}
-		f.remove(1)
-		f.event(1, "destroy")
-		f.add(3, fakeContainer{status: "created"})
-		f.event(3, "create")
 	}
-	w := followFake(t, f)
+	w := followWith(t, Params{Host: f.host()})
+	<-listed
+	f.remove(1)
+	f.event(1, "destroy")
+	f.add(3, fakeContainer{status: "created"})
+	f.event(3, "create")
+	w.shows(t, "3 created")
+	if _, known := w.Containers(); known {
+		t.Error("known before Docker's list")
+	}
+	release()
+	w.await(t, isKnown)
 	w.shows(t, "2 created", "3 created")
+	if c := w.first(id(1), func(Container) bool { return true }); c.ID != "" {
+		t.Errorf("shown after it was destroyed: %+v", c)
+	}
 	f.remove(2)
 	f.event(2, "destroy")
 	w.shows(t, "3 created")
-	for _, c := range w.history {
-		if c.ID == id(1) {
-			t.Logf("shown for a moment: %+v", c)
-		}
+}
+
+// TestOldAnswer: what Docker said before an event is not taken after it.
+func TestOldAnswer(t *testing.T) {
+	f := newFake(t)
+	f.add(1, fakeContainer{status: "running", pid: 5, started: now()})
+	w := followFake(t, f)
+	asked, held := make(chan struct{}, 10), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	f.mu.Lock()
+	f.onInspect = func(string) {
+		asked <- struct{}{}
+		<-held
 	}
+	f.mu.Unlock()
+	f.event(1, "rename")
+	<-asked
+	f.set(1, func(c *fakeContainer) { c.status, c.pid = "exited", 0 })
+	f.event(1, "die")
+	w.shows(t, "1 exited")
+	release()
+	<-asked // again, so the first answer has been dealt with
+	if s := w.Status(); s.LateStarts != 0 {
+		t.Error("was taken for started again")
+	}
+	w.shows(t, "1 exited")
 }
 
 // TestReconnect: Docker goes away; what was known stays, and is compared when
@@ -105,8 +139,8 @@ func TestReconnect(t *testing.T) {
 	}
 	w := followFake(t, f)
 	at := time.Now()
-	f.eventAt(at, 1, "kill", "signal", "1")
-	w.shows(t, "1 running", "2 running", "3 running")
+	f.eventAt(at, 1, "kill", "signal", "15")
+	w.awaitOne(t, id(1), "stopping", func(c Container) bool { return c.Stopping })
 	f.stop()
 	w.await(t, func([]Container, bool) error {
 		if w.Status().Connected {
@@ -195,6 +229,7 @@ func TestRestartingIsCreated(t *testing.T) {
 	f.event(1, "start")
 	w.shows(t, "1 running")
 	f.eventAt(died, 1, "die")
+	f.set(1, func(c *fakeContainer) { c.health = "healthy" })
 	f.event(1, "health_status: healthy")
 	c := w.awaitOne(t, id(1), "healthy", func(c Container) bool { return c.Health == "healthy" || c.State != Running })
 	if c.State != Running || c.PID != 6 || c.Restarts != 1 {
@@ -240,11 +275,13 @@ func TestGarbage(t *testing.T) {
 func TestLocked(t *testing.T) {
 	f := newFake(t)
 	w := followFake(t, f)
-	release := make(chan struct{})
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
 	f.mu.Lock()
 	f.onInspect = func(c string) {
 		if c == id(1) {
-			<-release
+			<-held
 		}
 	}
 	f.mu.Unlock()
@@ -258,7 +295,7 @@ func TestLocked(t *testing.T) {
 		t.Errorf("%+v", list[0])
 	}
 	f.set(1, func(c *fakeContainer) { c.status, c.pid, c.started = "running", 7, now() })
-	close(release)
+	release()
 	f.event(1, "start")
 	w.shows(t, "1 running", "2 running")
 	if s := w.Status(); s.EarlyStarts != 0 || s.LateStarts != 2 {
@@ -331,7 +368,7 @@ func TestCgroups(t *testing.T) {
 			w := followWith(t, Params{Host: f.host(), CgroupRoot: root})
 			w.shows(t, "1 created")
 			path := filepath.Join(root, fmt.Sprintf(place, id(1)))
-			start(t, path)
+			start(t, path, os.Getpid())
 			c := w.awaitOne(t, id(1), "with a process", func(c Container) bool { return c.PID != 0 })
 			if c.State != Created || c.PID != os.Getpid() || c.Cgroup != path {
 				t.Errorf("%+v", c)
@@ -355,8 +392,9 @@ func TestCgroups(t *testing.T) {
 			f.event(2, "rename")
 			w.shows(t, "1 exited", "2 created")
 			f.stop()
-			start(t, path)
+			start(t, path, os.Getppid())
 			w.awaitOne(t, id(1), "with a process again", func(c Container) bool { return c.PID != 0 && c.State == Created })
+			f.set(1, func(c *fakeContainer) { c.pid, c.started = os.Getppid(), now() })
 			f.start()
 			w.shows(t, "1 running", "2 created")
 			if s := w.Status(); s.EarlyStarts != 2 || s.LateStarts != 0 {
@@ -366,14 +404,14 @@ func TestCgroups(t *testing.T) {
 	}
 }
 
-// start makes what looks like a container's cgroup with this process in it.
-func start(t *testing.T, path string) {
+// start makes what looks like a container's cgroup with a process in it.
+func start(t *testing.T, path string, pid int) {
 	t.Helper()
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// In one step, for who looks between would find no process for 1 ms more.
-	if err := os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(fmt.Sprintln(os.Getpid())), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(fmt.Sprintln(pid)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -406,14 +444,14 @@ func TestOverflow(t *testing.T) {
 	defer unix.Close(fd)
 	tree := &cgroupTree{w: w, fd: fd, dirs: map[int32]string{}, ends: map[int32]string{}, open: map[string]time.Time{}}
 	old, path := filepath.Join(root, "docker", id(1)), filepath.Join(root, "ecs", "task", id(2))
-	start(t, old)
+	start(t, old, os.Getpid())
 	if err := tree.add(root); err != nil {
 		t.Fatal(err)
 	}
 	if w.cgroups[id(1)].path != old {
 		t.Errorf("not found: %v", w.cgroups)
 	}
-	start(t, path)
+	start(t, path, os.Getpid())
 	if err := os.RemoveAll(old); err != nil {
 		t.Fatal(err)
 	}
