@@ -70,7 +70,8 @@ type daemon struct {
 	ecs               *ecsapi.Cache         // nil: the same
 	registry          *cloudmap.Source      // nil: services are not shared
 	cloudWatch        *cloudwatch.Publisher // nil: nothing goes there
-	serveError        string                // what countAccepted logged last; the loop's
+	lookups           awsCalls
+	serveError        string // what countAccepted logged last; the loop's
 	instance          *instance.Watcher
 	containerInstance atomic.Pointer[string] // its ARN, once the agent has said
 	draining          atomic.Bool            // ECS drains the instance

@@ -3,7 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	"connectd/pkg/datapath"
 	"connectd/pkg/metrics"
@@ -105,12 +108,65 @@ func (d *daemon) runCloudWatch(ctx context.Context) error {
 	return err
 }
 
+// awsCalls counts calls of ECS that lookups made.
+type awsCalls struct {
+	mu     sync.Mutex
+	counts map[[2]string]uint64
+}
+
+func (c *awsCalls) observe(action, result string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counts == nil {
+		c.counts = map[[2]string]uint64{}
+	}
+	c.counts[[2]string{action, result}]++
+}
+
+// metrics are those of the registry too.
+func (d *daemon) callMetrics() []metrics.Call {
+	sum := map[[2]string]uint64{}
+	d.lookups.mu.Lock()
+	maps.Copy(sum, d.lookups.counts)
+	d.lookups.mu.Unlock()
+	if d.registry != nil {
+		for _, c := range d.registry.Stats().Calls {
+			sum[[2]string{c.API, c.Outcome}] += c.Count
+		}
+	}
+	out := make([]metrics.Call, 0, len(sum))
+	for k, n := range sum {
+		out = append(out, metrics.Call{API: k[0], Outcome: k[1], Count: n})
+	}
+	return out
+}
+
+func (d *daemon) registryMetrics() metrics.Registry {
+	s := d.registry.Stats()
+	out := metrics.Registry{
+		Tokens: s.Tokens, AsOf: map[string]time.Time{}, Offered: s.Offered, Registered: s.Registered, Seen: s.Seen,
+		Cleaned: s.Cleaned, Stale: s.Stale,
+	}
+	for _, n := range s.Namespaces {
+		out.AsOf[n.Name] = n.AsOf
+		out.Demanded += n.Demanded
+	}
+	for reason, n := range s.Odd {
+		out.Ignored = append(out.Ignored, metrics.Counter{Reason: reason, Value: uint64(n)})
+	}
+	return out
+}
+
 // awsSources adds what only some nodes have to what metrics are read from.
 func (d *daemon) awsSources(s *metrics.Sources) {
 	if d.cloudWatch != nil {
 		s.CloudWatch = func() metrics.CloudWatch { return cloudWatchStats(d.cloudWatch.Stats()) }
 	}
+	if d.registry != nil {
+		s.Registry = d.registryMetrics
+	}
 	if d.registry != nil || d.tasks.node != nil {
+		s.AWS = d.callMetrics
 		s.Instance = func() metrics.Instance {
 			i := d.instance.Stats()
 			return metrics.Instance{Notices: i.Notices, Errors: i.Errors, LastSuccess: i.LastSuccess}
