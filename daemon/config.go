@@ -29,7 +29,9 @@ type Config struct {
 	LogFormat     string // "text" or "json"
 	Clients       []Client
 	Catalog       Catalog
-	ECS           *ECS // nil: tasks are not looked for
+	ECS           *ECS        // nil: tasks are not looked for
+	CloudMap      *CloudMap   // nil: no registry
+	CloudWatch    *CloudWatch // nil: nothing goes there
 
 	cgroupAt strictyaml.Origin
 }
@@ -69,7 +71,7 @@ type Catalog struct {
 
 // The keys of each object of connectd.yaml.
 var (
-	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog", "ecs"}
+	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog", "ecs", "cloudMap", "cloudWatch"}
 	metricsKeys = []string{"listen"}
 	limitsKeys  = []string{"maxConnections", "maxEndpoints", "maxServices", "maxSlots"}
 	clientKeys  = []string{"name", "netns", "pid", "cgroup", "namespaces", "hostsFile", "resolvConf"}
@@ -93,7 +95,7 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	m := doc.Root().Map(configKeys...)
-	if !m.Has("ecs") {
+	if !m.Has("ecs") && !m.Has("cloudMap") {
 		m.Require("catalog")
 	}
 	c := &Config{
@@ -110,6 +112,8 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		LogFormat:     m.Enum("logFormat", "text", "text", "json"),
 		Clients:       clients(m.Get("clients")),
 		ECS:           ecs(m.Map("ecs", ecsKeys...)),
+		CloudMap:      cloudMap(m.Map("cloudMap", cloudMapKeys...)),
+		CloudWatch:    cloudWatch(m.Map("cloudWatch", cloudWatchKeys...)),
 		cgroupAt:      m.Get("cgroup").Origin(),
 	}
 	if m.Has("catalog") {

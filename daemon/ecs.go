@@ -42,7 +42,7 @@ func (d *daemon) openECS(c *Config) error {
 	if err != nil {
 		return err
 	}
-	d.ecs = ecsapi.New(ecsapi.Params{Log: d.log.With("component", "ecs"), Changed: func() { d.tasks.node.Look() }})
+	d.ecs = ecsapi.New(ecsapi.Params{Log: d.log.With("component", "ecs"), Observe: d.lookups.observe, Changed: func() { d.tasks.node.Look() }})
 	d.tasks.node = task.NewNode(task.NodeParams{
 		Log: d.log.With("component", "tasks"), CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf,
 		Containers: d.docker.Containers, Zone: c.Zone, Same: catalog.Equal,

@@ -36,7 +36,10 @@ func (d *daemon) taskReady(id lb.TaskID) (ok bool, detail string) {
 			}
 		}
 	}
-	return p.Readiness(id)
+	if ok, detail = p.Readiness(id); !ok {
+		return false, detail
+	}
+	return d.inRegistry(p, id)
 }
 
 // forward gives the forwarder's listeners their place in the kernel.

@@ -24,6 +24,10 @@ func (d *daemon) listServices() []*lb.Service {
 	if d.tasks.node != nil {
 		listings = append(listings, catalog.Listing{Source: "tasks", Services: d.tasks.node.Services()})
 	}
+	if d.registry != nil {
+		listed, _ := d.registry.Snapshot()
+		listings = append(listings, catalog.Listing{Source: "cloudmap", Services: listed})
+	}
 	services, clashes := d.merged.merger.Merge(listings)
 	d.merged.mu.Lock()
 	before := d.merged.last

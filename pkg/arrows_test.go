@@ -41,6 +41,8 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/catalog/*", "pkg/settings", "a leaf: the optional fields of a service, which files and Cloud Map attributes say in the same words"},
 	{"pkg/task/*", "pkg/settings", "a leaf: the optional fields of a service, which labels say in the same words"},
 	{"pkg/catalog/*", "pkg/catalog", "the sources of a catalog fill its types"},
+	{"pkg/task", "pkg/task/docker", "one room: containers become tasks"},
+	{"pkg/task", "pkg/task/join", "one room: what a task's labels say"},
 	{"pkg/proxy", "pkg/proxy/http1", "one room: the forwarder reads heads by it"},
 	{"pkg/proxy", "pkg/proxy/route", "one room: the forwarder decides by it"},
 	{"pkg/proxy", "pkg/proxy/accesslog", "one room: the forwarder fills its entries"},

@@ -20,6 +20,7 @@ packages() {
 		dnsutils DNS tests ask with dig
 		curl HTTP tests ask with curl
 		wget a documented health check asks with wget
+		systemd systemd-analyze reads the unit, and starts nothing
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
 		docker.io tests of ECS run a dockerd of their own, with containerd and runc

@@ -262,7 +262,7 @@ func TestStateGoes(t *testing.T) {
 // waitIdle waits until no connection is tracked, counted or charged.
 func (r *rig) waitIdle() {
 	r.tb.Helper()
-	testutil.Eventually(r.tb, 5*time.Second, func() error {
+	testutil.Eventually(r.tb, 30*time.Second, func() error {
 		for e, err := range all[uint64, connectConnection](r.dp.objs.ConnectionsV1) {
 			if err != nil {
 				return err

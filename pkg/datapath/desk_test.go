@@ -98,7 +98,7 @@ func (k *desk) arrives(tb testing.TB, from, vip netip.AddrPort) *net.TCPConn {
 	if vip.Addr().Is6() {
 		l = k.v6
 	}
-	l.SetDeadline(time.Now().Add(5 * time.Second))
+	l.SetDeadline(time.Now().Add(30 * time.Second))
 	c, err := l.AcceptTCP()
 	if err != nil {
 		tb.Fatalf("accept %s from %s: %s", vip, from, err)
@@ -128,7 +128,7 @@ func (k *desk) isFrom(tb testing.TB, c *net.TCPConn, want lb.TaskID) {
 // noAdmissions waits until nobody is on the way to the forwarder.
 func (r *rig) noAdmissions() {
 	r.tb.Helper()
-	testutil.Eventually(r.tb, 5*time.Second, func() error {
+	testutil.Eventually(r.tb, 30*time.Second, func() error {
 		for e, err := range all[connectAdmissionKey, connectAdmission](r.dp.objs.AdmissionsV1) {
 			if err != nil {
 				return err

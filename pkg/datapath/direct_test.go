@@ -50,7 +50,7 @@ func (r *directRig) dial() net.Conn {
 		r.tb.Fatal(err)
 	}
 	r.tb.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -214,7 +214,7 @@ func TestDirectPipelined(t *testing.T) {
 			c := r.dial()
 			io.WriteString(c, tc.first)
 			io.WriteString(c, tc.second)
-			testutil.Eventually(t, 5*time.Second, func() error {
+			testutil.Eventually(t, 30*time.Second, func() error {
 				if n := r.counted().LeftOut; n != 1 {
 					return fmt.Errorf("%d connections left out", n)
 				}
@@ -258,7 +258,7 @@ func TestDirectStrikes(t *testing.T) {
 			if !s.HTTP || s.Count != want || s.Endpoint != 101 || s.Task != 7 {
 				t.Errorf("got %+v, want a run of %d", s, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no strike")
 		}
 	}

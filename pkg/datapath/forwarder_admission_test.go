@@ -320,7 +320,7 @@ func TestForwardGivesUp(t *testing.T) {
 	if !errors.Is(err, unix.EINPROGRESS) {
 		t.Fatalf("connect to a full backlog: %v, want EINPROGRESS", err)
 	}
-	testutil.Eventually(t, 5*time.Second, func() error {
+	testutil.Eventually(t, 30*time.Second, func() error {
 		for e, err := range r.dp.connections() {
 			if err != nil || e.value.Flags&connectionStruck != 0 {
 				return err

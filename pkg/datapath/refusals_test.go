@@ -36,7 +36,7 @@ func next(tb testing.TB, told <-chan Refusal) Refusal {
 	select {
 	case x := <-told:
 		return x
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		tb.Fatal("nothing is told")
 		return Refusal{}
 	}

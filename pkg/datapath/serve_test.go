@@ -56,7 +56,7 @@ func (r *servedRig) accept(l net.Listener) (client, server net.Conn) {
 	}
 	for _, c := range []net.Conn{client, server} {
 		r.tb.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 	}
 	return client, server
 }

@@ -360,8 +360,11 @@ func TestHostsFileWithdrawn(t *testing.T) {
 	}
 	r.Publish(d)
 	r.Withdraw(false)
-	if after := awaitHosts(t, r, file, "orders"); after != before {
-		t.Errorf("put back is\n%swas\n%s", after, before)
+	after := awaitHosts(t, r, file, "orders")
+	for line := range strings.Lines(before) { // IPv6 may have been found meanwhile
+		if !strings.Contains(after, line) {
+			t.Errorf("put back is\n%swas\n%s", after, before)
+		}
 	}
 }
 

@@ -53,6 +53,12 @@ type Params struct {
 	// Refused, if set, is told of queries for names outside of a task's scope,
 	// of each name once a second. It must not wait.
 	Refused func(Refusal)
+	// Demand, if set, is told of every name that is asked for, lower case and
+	// without the last dot, with the namespaces that the task may use. true
+	// says that a source may know it and has not looked yet: then the query
+	// waits until Wait returns. Demand must not wait.
+	Demand func(name string, namespaces []string) (cold bool)
+	Wait   func(ctx context.Context, name string, namespaces []string)
 	// PortFile keeps the ports of the sockets over restarts, as JSON.
 	PortFile string
 	// HostsList keeps which hosts files have names of ours in them, as JSON, for

@@ -257,7 +257,13 @@ func (s *Seat) view() view {
 }
 
 // handle decides on one message and counts it, unless it is to be forwarded.
-func (s *Seat) handle(msg, out []byte) ([]byte, outcome) {
+// It is to wait first if there are names to be looked up.
+func (s *Seat) handle(msg, out []byte) (answer []byte, o outcome, cold []string) {
+	answer, o, m := s.decide(msg, out)
+	return answer, o, s.cold(msg, m, o)
+}
+
+func (s *Seat) decide(msg, out []byte) ([]byte, outcome, match) {
 	answer, o, m := handle(s.view(), msg, out)
 	if o != forwarded {
 		s.r.counters.count(o)
@@ -269,5 +275,5 @@ func (s *Seat) handle(msg, out []byte) ([]byte, outcome) {
 	case s.asked != nil:
 		s.asked.add(m.name.DNSName)
 	}
-	return answer, o
+	return answer, o, m
 }

@@ -51,7 +51,7 @@ const instance = "arn:aws:ecs:us-east-1:111122223333:container-instance/prod/abc
 func TestNode(t *testing.T) {
 	n := newNetwork(t, nil)
 	ctx := t.Context()
-	_, err := n.NodeOff(ctx, "prod", instance)
+	_, err := n.Instance(ctx, "prod", instance)
 	wantReason(t, err, ReasonMissing)
 	wantReason(t, n.PutReady(ctx, "prod", instance, true), ReasonMissing)
 	n.cloud.PutContainerInstance(types.ContainerInstance{ContainerInstanceArn: new(instance)})
@@ -63,8 +63,8 @@ func TestNode(t *testing.T) {
 	}
 	for value, want := range map[string]bool{"true": true, "": true, "false": false} {
 		n.cloud.PutContainerInstance(types.ContainerInstance{ContainerInstanceArn: new(instance), Attributes: []types.Attribute{{Name: new(AttributeOff), Value: &value}}})
-		if off, err := n.NodeOff(ctx, "prod", instance); off != want || err != nil {
-			t.Errorf("with %q the node is off: %v, %v", value, off, err)
+		if is, err := n.Instance(ctx, "prod", instance); is.Off != want || err != nil {
+			t.Errorf("with %q the node is off: %v, %v", value, is.Off, err)
 		}
 	}
 	if got := n.cloud.CallsOf(fake.Call{Service: fake.ServiceECS, Caller: "env"}); got.Calls != 7 {
@@ -77,8 +77,8 @@ func TestNode(t *testing.T) {
 func TestRole(t *testing.T) {
 	n := newNetwork(t, map[string]string{"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_REGION": "", "AWS_DEFAULT_REGION": ""})
 	n.cloud.PutContainerInstance(types.ContainerInstance{ContainerInstanceArn: new(instance)})
-	if off, err := n.NodeOff(t.Context(), "prod", instance); off || err != nil {
-		t.Errorf("the node is off: %v, %v", off, err)
+	if is, err := n.Instance(t.Context(), "prod", instance); is.Off || err != nil {
+		t.Errorf("the node is off: %v, %v", is.Off, err)
 	}
 	if got := n.cloud.CallsOf(fake.Call{Service: fake.ServiceECS, Caller: "role"}); got.Calls != 1 {
 		t.Errorf("the role made %d calls", got.Calls)
@@ -114,7 +114,7 @@ func TestReasons(t *testing.T) {
 				test.fault.Service = fake.ServiceECS
 			}
 			n.cloud.Inject(test.fault)
-			_, err := n.NodeOff(t.Context(), "prod", instance)
+			_, err := n.Instance(t.Context(), "prod", instance)
 			wantReason(t, err, test.reason)
 			if !strings.Contains(err.Error(), test.says) {
 				t.Errorf("the message %q does not say %q", err, test.says)

@@ -37,9 +37,14 @@ func (c *Cache) PutReady(ctx context.Context, cluster, containerInstanceARN stri
 	})
 }
 
-// NodeOff says whether somebody has set the attribute connectd.off of the
-// node, to anything but "false".
-func (c *Cache) NodeOff(ctx context.Context, cluster, containerInstanceARN string) (off bool, err error) {
+// Instance is what people and ECS say of the node.
+type Instance struct {
+	Off      bool // somebody has set the attribute connectd.off, to anything but "false"
+	Draining bool // ECS moves its tasks elsewhere
+}
+
+// Instance asks what is said of the node.
+func (c *Cache) Instance(ctx context.Context, cluster, containerInstanceARN string) (is Instance, err error) {
 	err = c.call(ctx, actionInstances, func(ctx context.Context, s *session) error {
 		out, err := s.ecs.DescribeContainerInstances(ctx, &ecs.DescribeContainerInstancesInput{
 			Cluster: &cluster, ContainerInstances: []string{containerInstanceARN},
@@ -50,12 +55,13 @@ func (c *Cache) NodeOff(ctx context.Context, cluster, containerInstanceARN strin
 		if len(out.ContainerInstances) == 0 {
 			return missing(actionInstances, "container instance "+containerInstanceARN)
 		}
+		is = Instance{Draining: aws.ToString(out.ContainerInstances[0].Status) == "DRAINING"}
 		for _, a := range out.ContainerInstances[0].Attributes {
 			if aws.ToString(a.Name) == AttributeOff && aws.ToString(a.Value) != "false" {
-				off = true
+				is.Off = true
 			}
 		}
 		return nil
 	})
-	return off, err
+	return is, err
 }

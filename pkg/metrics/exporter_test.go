@@ -87,6 +87,13 @@ func fullWorld() Sources {
 	src.Instance = func() Instance {
 		return Instance{Notices: map[string]bool{"spot": true, "ecs": false}, Errors: 4, LastSuccess: at}
 	}
+	src.Registry = func() Registry {
+		return Registry{
+			Tokens: 3.5, AsOf: map[string]time.Time{"prod": at}, Demanded: 4, Ignored: []Counter{{"junk", 1}},
+			Offered: 3, Registered: 2, Seen: 1, Cleaned: 5, Stale: 6,
+		}
+	}
+	src.AWS = func() []Call { return []Call{{"servicediscovery:DiscoverInstances", "success", 9}} }
 	src.Heartbeat = func() time.Time { return at.Add(1500 * time.Millisecond) }
 	src.Build = Build{Version: "1.2.3", Revision: "abcdef0"}
 	return src

@@ -85,6 +85,14 @@ type families struct {
 	configSuccess  *family
 	configOK       *family
 
+	awsCalls          *family
+	registryTokens    *family
+	registryAsOf      *family
+	registryDemanded  *family
+	registryIgnored   *family
+	registryEndpoints *family
+	registryCleaned   *family
+	registryStale     *family
 	cloudWatchCalls   *family
 	cloudWatchSent    *family
 	cloudWatchDropped *family
@@ -115,6 +123,7 @@ func newFamilies() *families {
 	f.addNode(add)
 	f.addDaemon(add)
 	f.addAWS(add)
+	f.addRegistry(add)
 	return f
 }
 

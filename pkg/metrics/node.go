@@ -47,6 +47,12 @@ func (s *state) emitNode(f *families, out *scrape) {
 	if src.Instance != nil {
 		emitInstance(f, out, src.Instance())
 	}
+	if src.Registry != nil {
+		emitRegistry(f, out, src.Registry())
+	}
+	if src.AWS != nil {
+		emitCalls(f, out, src.AWS())
+	}
 	if src.Heartbeat != nil {
 		out.add(f.heartbeat, unixSeconds(src.Heartbeat()), nil)
 	}

@@ -34,6 +34,8 @@ type Sources struct {
 	Config     func() Reload
 	CloudWatch func() CloudWatch // nil unless it is on
 	Instance   func() Instance
+	Registry   func() Registry  // nil: there is none
+	AWS        func() []Call    // of Cloud Map and ECS
 	Heartbeat  func() time.Time // when the main loop last went round
 	Build      Build
 

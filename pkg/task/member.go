@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,12 +36,14 @@ type member struct {
 	places   map[string]*place
 	joined   join.Result
 	services []*lb.Service
+	inner    map[netip.AddrPort]uint16
 	problems []Problem
 
 	lookup   error    // why what the labels leave open cannot be looked up
 	decoded  []string // ids of the containers that joined was decoded from
 	policy   join.Policy
 	healthy  map[string]bool // containers whose own check once passed, by id
+	leaving  bool            // with its node
 	draining time.Time       // when Docker sent the first stop signal; zero: it did not
 }
 

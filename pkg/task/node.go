@@ -67,9 +67,10 @@ type Node struct {
 	recalled []docker.Container
 	found    chan struct{} // closed when it is known for the first time what runs
 
-	mu     sync.Mutex
-	policy join.Policy
-	seen   snapshot
+	mu      sync.Mutex
+	policy  join.Policy
+	leaving bool // the node is going away: all that is served drains
+	seen    snapshot
 }
 
 // snapshot is what Run found last; its slices are never written to.
@@ -78,8 +79,9 @@ type snapshot struct {
 	tasks    []lb.Task
 	services []*lb.Service
 	problems []Problem
-	spaces   map[string]*netns.Handle // by task name; nil: the node's own
-	waiting  map[string]string        // by task name: what is not known yet of what it serves
+	spaces   map[string]*netns.Handle  // by task name; nil: the node's own
+	inner    map[netip.AddrPort]uint16 // the port that a task listens on, by the address that it is reached by
+	waiting  map[string]string         // by task name: what is not known yet of what it serves
 }
 
 // Problem is why a task, or something that it asks for, is not in force.
@@ -100,6 +102,14 @@ func NewNode(p NodeParams) *Node {
 func (n *Node) SetPolicy(p join.Policy) {
 	n.mu.Lock()
 	n.policy = p
+	n.mu.Unlock()
+	n.Look()
+}
+
+// SetLeaving says that the node is going away, or is not after all.
+func (n *Node) SetLeaving(leaving bool) {
+	n.mu.Lock()
+	n.leaving = leaving
 	n.mu.Unlock()
 	n.Look()
 }
@@ -155,7 +165,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 		}
 	}
 	n.mu.Lock()
-	policy := n.policy
+	policy, leaving := n.policy, n.leaving
 	n.mu.Unlock()
 	settled = true
 	for arn, containers := range groups {
@@ -164,6 +174,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 			m = newMember(arn, containers)
 			n.members[arn] = m
 		}
+		m.leaving = leaving
 		settled = m.update(n, containers, policy, now) && settled
 	}
 	var ended []*member
@@ -182,7 +193,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 
 // show makes what the members are now what others see.
 func (n *Node) show(now time.Time) (changed bool) {
-	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}}
+	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}, inner: map[netip.AddrPort]uint16{}}
 	parts := map[*lb.Service]time.Time{}
 	for _, m := range n.members {
 		for _, p := range m.places {
@@ -199,6 +210,7 @@ func (n *Node) show(now time.Time) (changed bool) {
 			next.services = append(next.services, s)
 			parts[s] = m.started
 		}
+		maps.Copy(next.inner, m.inner)
 		next.problems = append(next.problems, m.problems...)
 	}
 	slices.SortFunc(next.tasks, func(a, b lb.Task) int { return strings.Compare(a.Name, b.Name) })
@@ -263,6 +275,13 @@ func (n *Node) Problems() []Problem { return n.now().problems }
 
 // Found is closed once it is known what runs.
 func (n *Node) Found() <-chan struct{} { return n.found }
+
+// ListensAt returns the port that a task itself listens on, which behind a
+// published one is another.
+func (n *Node) ListensAt(endpoint netip.AddrPort) (port uint16, ok bool) {
+	port, ok = n.now().inner[endpoint]
+	return port, ok
+}
 
 // Waiting says what is not known yet of what a task serves; "" is nothing.
 func (n *Node) Waiting(task string) string { return n.now().waiting[task] }

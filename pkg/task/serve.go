@@ -31,7 +31,7 @@ func Reasons() []string {
 // while a port is awaited.
 func (m *member) serve(n *Node, spots []*spot, containers []docker.Container, now time.Time) (settled bool) {
 	last := m.services
-	m.services, settled = nil, true
+	m.services, m.inner, settled = nil, map[netip.AddrPort]uint16{}, true
 	for i := range m.joined.Services {
 		s := &m.joined.Services[i]
 		endpoints, ok := m.endpoints(n, s, spots, now)
@@ -66,10 +66,11 @@ func (m *member) endpoints(n *Node, s *join.Service, spots []*spot, now time.Tim
 			continue // programs that do without IPv6 are no problem
 		}
 		settled = reach == anyoneListens
+		m.inner[a] = s.Port.ContainerPort
 		m.reachProblem(s, reach, !c.Started.IsZero() && now.Sub(c.Started) > listenGrace)
 		out = append(out, lb.Endpoint{
 			Address: a, Zone: n.Zone, Weight: 1, Task: p.task.Name,
-			Draining: !m.draining.IsZero(), Declared: m.declare(s, c, reach),
+			Draining: m.leaving || !m.draining.IsZero(), Declared: m.declare(s, c, reach),
 		})
 	}
 	slices.SortFunc(out, func(a, b lb.Endpoint) int { return a.Address.Compare(b.Address) })

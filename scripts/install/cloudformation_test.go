@@ -46,8 +46,7 @@ func newStack(t *testing.T, text string, given map[string]any) *stack {
 	s.conditions, s.resources = s.part(t, "Conditions"), s.part(t, "Resources")
 	for name, n := range s.part(t, "Parameters") {
 		var p struct {
-			Type          string
-			Default       *string
+			Default       *string  `yaml:"Default"`
 			AllowedValues []string `yaml:"AllowedValues"`
 		}
 		if err := n.Decode(&p); err != nil {
@@ -107,7 +106,9 @@ func (s *stack) getAtt(n *yaml.Node, of string) any {
 	if r == nil {
 		return s.errorf(n, "!GetAtt %s: no such resource", of)
 	}
-	var head struct{ Type string }
+	var head struct {
+		Type string `yaml:"Type"`
+	}
 	if err := r.Decode(&head); err != nil || !slices.Contains(attributes[head.Type], attribute) {
 		return s.errorf(n, "!GetAtt %s: %s has no such attribute (%v)", of, head.Type, err)
 	}
@@ -225,8 +226,8 @@ func containers(t *testing.T, s *stack) map[string]object {
 	return all
 }
 
-// container2caps are the capabilities of the daemon's container.
-func container2caps(t *testing.T) (caps []string) {
+// containerCapabilities are the capabilities of the daemon's container.
+func containerCapabilities(t *testing.T) (caps []string) {
 	t.Helper()
 	c := containers(t, newStack(t, read(t, templateFile), usual))["connectd"]["LinuxParameters"].(object)["Capabilities"].(object)
 	if !reflect.DeepEqual(c["Drop"], []any{"ALL"}) {
@@ -381,7 +382,9 @@ func TestTemplatePolicy(t *testing.T) {
 			return sid == "OptionalCreateNamespaces" && test.namespaces == "no" || sid == "OptionalDnsRecords" && test.records == "no"
 		})
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%+v: the template's policy is\n%v\nnot\n%v", test, got, want)
+			g, _ := json.Marshal(got)
+			w, _ := json.Marshal(want)
+			t.Errorf("%+v: the template's policy is\n%s\nnot\n%s", test, g, w)
 		}
 	}
 }

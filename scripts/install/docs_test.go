@@ -235,7 +235,8 @@ func TestDrainCommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		args := append(slices.Clone(sh[1:]), "-c", "echo up; "+strings.ReplaceAll(script, "sleep 5", "sleep 0.2; echo slept"))
+		quick := strings.NewReplacer("sleep 5", "sleep 0.2; echo slept", "TERM;", "TERM; echo up;").Replace(script)
+		args := append(slices.Clone(sh[1:]), "-c", quick)
 		cmd := exec.Command(sh[0], args...)
 		cmd.Stdout = w
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -256,7 +257,11 @@ func TestDrainCommand(t *testing.T) {
 }
 
 func TestExampleConfig(t *testing.T) {
-	loads(t, filepath.Join(top, "docs/examples/ecs.yaml"))
+	path, err := filepath.Abs(filepath.Join(top, "docs/examples/ecs.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loads(t, path)
 }
 
 // TestPolicyRecipe: the docs' command makes a policy of the file in which no

@@ -35,18 +35,25 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// TestStatic: the binary runs where there is nothing else, as in the image.
-func TestStatic(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root for chroot")
-	}
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X connectd/daemon.Version=v9.9.9", "-o", filepath.Join(dir, "connectd"), "./cmd/connectd")
+// buildStatic returns the path of a binary built as the image's is.
+func buildStatic(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "connectd")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X connectd/daemon.Version=v9.9.9", "-o", path, "./cmd/connectd")
 	build.Dir = top
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, code := run(t, build); code != 0 {
 		t.Fatal(out)
 	}
+	return path
+}
+
+// TestStatic: the binary runs where there is nothing else, as in the image.
+func TestStatic(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root for chroot")
+	}
+	dir := filepath.Dir(buildStatic(t))
 	if out, code := run(t, exec.Command("chroot", dir, "/connectd", "version")); code != 0 || !strings.Contains(out, "v9.9.9") {
 		t.Errorf("exit code %d: %s", code, out)
 	}

@@ -23,25 +23,7 @@ const (
 
 // planned are actions whose code is on its way: they may be allowed without
 // being called. An entry whose call is there is an error.
-var planned = map[string]string{
-	"ecs:DescribeTasks":                          "cleaning, and ports of tasks without connectd.ports",
-	"ecs:DescribeServices":                       "aliases of Service Connect's services",
-	"ecs:DescribeContainerInstances":             "connectd.off, and cleaning",
-	"ecs:DescribeTaskDefinition":                 "ports of tasks without connectd.ports",
-	"ecs:ListServicesByNamespace":                "aliases of Service Connect's services",
-	"ecs:DescribeClusters":                       "the cluster's default namespace",
-	"ecs:PutAttributes":                          "connectd.ready",
-	"ecs:DeleteAttributes":                       "connectd.ready",
-	"servicediscovery:ListNamespaces":            "names to ids",
-	"servicediscovery:ListServices":              "names to ids",
-	"servicediscovery:DiscoverInstances":         "the source",
-	"servicediscovery:DiscoverInstancesRevision": "the source",
-	"servicediscovery:CreateService":             "the registrar",
-	"servicediscovery:RegisterInstance":          "the registrar",
-	"servicediscovery:DeregisterInstance":        "the registrar",
-	"servicediscovery:CreateHttpNamespace":       "createNamespaces: true",
-	"cloudwatch:PutMetricData":                   "the publisher",
-}
+var planned = map[string]string{}
 
 // dependent are actions that AWS itself takes with our permissions, and for
 // which of our calls: Cloud Map writes Route 53's records and health checks

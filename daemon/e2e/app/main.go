@@ -7,6 +7,7 @@
 //	app load URL DURATION           new connections, one after the other; a JSON line
 //	app get URL                     the body
 //	app wait                        until a signal
+//	app drain DURATION              after SIGTERM so long
 package main
 
 import (
@@ -16,6 +17,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -44,6 +47,8 @@ func run(args []string) error {
 		return err
 	case len(args) == 1 && args[0] == "wait":
 		select {}
+	case len(args) == 2 && args[0] == "drain":
+		return drain(args[1])
 	}
 	return fmt.Errorf("unknown %q", args)
 }
@@ -60,6 +65,18 @@ func serve(address, name string, delay []string) error {
 		time.Sleep(2 * time.Millisecond) // so that some requests are in flight when it ends
 		fmt.Fprint(w, name)
 	}))
+}
+
+func drain(duration string) error {
+	d, err := time.ParseDuration(duration)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	time.Sleep(d) // what the container is for
+	return nil
 }
 
 // Outcome is what became of calls; each has a connection and a lookup of its own.

@@ -39,6 +39,7 @@ const (
 // cleaner is what this node knows of the health of others.
 type cleaner struct {
 	checks   map[string]*check // by ARN of a container instance or task
+	next     *check            // the one that is due first; nil: none
 	suspects map[string]time.Time
 	notices  map[string]uint64 // by namespace/discoveryName: when it was cleaned last, as a sequence
 	lookAt   time.Time         // when checks are brought in line with what is known
@@ -50,6 +51,7 @@ type cleaner struct {
 // check is one container instance or task to ask ECS for.
 type check struct {
 	arn     string
+	cluster string
 	space   *space
 	node    string // the node that it is; "" for a task
 	due     time.Time
@@ -127,7 +129,7 @@ func (s *Source) look(now time.Time) {
 	add := func(sp *space, arn, node string) {
 		k := c.checks[arn]
 		if k == nil {
-			k = &check{arn: arn, space: sp, node: node, due: now.Add(s.checkPause(sp, arn))}
+			k = &check{arn: arn, cluster: clusterOf(arn), space: sp, node: node, due: now.Add(s.checkPause(sp, arn))}
 			c.checks[arn] = k
 		}
 		k.seen = true
@@ -157,6 +159,7 @@ func (s *Source) look(now time.Time) {
 	if len(c.notices) > maxNotices {
 		clear(c.notices)
 	}
+	c.sort()
 }
 
 func (s *Source) cleanerJobs(c *chooser) {
@@ -169,12 +172,12 @@ func (s *Source) cleanerJobs(c *chooser) {
 	if s.cleaner.lookAt.Before(c.wake) {
 		c.wake = s.cleaner.lookAt
 	}
-	for _, k := range s.cleaner.checks {
+	if k := s.cleaner.next; k != nil {
 		call, do := callTasks, (*Source).checkTasks
 		if k.node != "" {
 			call, do = callInstances, (*Source).checkNodes
 		}
-		c.offer(job{call: call, class: classSlow, due: k.due, busy: &s.cleaner.busy, name: clusterOf(k.arn), do: do})
+		c.offer(job{call: call, class: classSlow, due: k.due, busy: &s.cleaner.busy, name: k.cluster, do: do})
 	}
 	for _, v := range s.cleaner.victims {
 		if t := v.space.targets[v.service]; t == nil || t.id == "" {
@@ -185,10 +188,20 @@ func (s *Source) cleanerJobs(c *chooser) {
 	}
 }
 
+// sort finds the check that is due first.
+func (c *cleaner) sort() {
+	c.next = nil
+	for _, k := range c.checks {
+		if c.next == nil || k.due.Before(c.next.due) {
+			c.next = k
+		}
+	}
+}
+
 // due lists the checks of a cluster that are, or nearly are, due.
 func (c *cleaner) due(cluster string, nodes bool, now time.Time) (out []*check) {
 	for _, k := range c.checks {
-		if (k.node != "") == nodes && len(out) < checkAtOnce && clusterOf(k.arn) == cluster && k.due.Before(now.Add(suspectStep)) {
+		if (k.node != "") == nodes && len(out) < checkAtOnce && k.cluster == cluster && k.due.Before(now.Add(suspectStep)) {
 			out = append(out, k)
 		}
 	}
@@ -225,6 +238,7 @@ func (s *Source) checkTasks(ctx context.Context, j *job) {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.cleaner.sort()
 	now := s.p.Now()
 	if err != nil {
 		s.postpone(checks, now)
@@ -264,6 +278,7 @@ func (s *Source) checkNodes(ctx context.Context, j *job) {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.cleaner.sort()
 	now := s.p.Now()
 	if err != nil {
 		s.postpone(checks, now)

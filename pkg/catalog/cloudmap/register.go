@@ -18,8 +18,8 @@ const (
 	// drainingFor is how long a node that goes away shows an instance as
 	// draining before it takes it out: two polls of other nodes.
 	drainingFor = 20 * time.Second
-	// unseenFor is how long an instance may not be seen before it is
-	// registered again: the operation has failed. They take seconds.
+	// unseenFor is the age from which an instance that a read does not show is
+	// registered again: its operation has failed. They take seconds.
 	unseenFor = 90 * time.Second
 	// refusedFor is the pause after Cloud Map said that a request is wrong.
 	refusedFor = 5 * time.Minute
@@ -41,7 +41,8 @@ type publication struct {
 	offer   *Offer // nil: nothing local offers it any more
 	back    retry
 	busy    bool
-	tries   int // reads that did not show it yet
+	tries   int  // reads that did not show it yet
+	lost    bool // a read long after it was written did not show it
 	todo    todo
 	due     time.Time
 	reason  string // of problem
@@ -85,8 +86,8 @@ func (s *Source) review(p *publication, now time.Time) {
 		p.todo = todoDrain
 	case !reflect.DeepEqual(want, p.In) || p.Cluster != p.offer.Cluster || p.ECSService != p.offer.ECSService || p.Family != p.offer.Family:
 		p.todo, p.due = todoRegister, p.Written.Add(damping)
-	case !p.Seen:
-		p.todo, p.due = todoRegister, p.Written.Add(unseenFor)
+	case p.lost:
+		p.todo = todoRegister
 	}
 }
 
@@ -247,6 +248,7 @@ func (s *Source) register(ctx context.Context, j *job) {
 	}
 	p.In, p.Cluster, p.ECSService, p.Family = in, o.Cluster, o.ECSService, o.Family
 	p.Written, p.Seen, p.tries, p.back = now, false, 0, retry{}
+	p.lost = false
 	p.reason, p.problem = "", nil
 	s.review(p, now)
 	s.wrote(sp, now)
@@ -325,7 +327,7 @@ func (s *Source) confirm(o *origin, now time.Time) (next time.Time) {
 		in, found := find(o.list, p.ID)
 		switch {
 		case found && in.Sequence >= p.In.Sequence:
-			p.Seen, p.tries = true, 0
+			p.Seen, p.tries, p.lost = true, 0, false
 		case now.Sub(p.Written) < unseenFor:
 			at := now.Add(jitter(s.random, retryRead<<min(p.tries, maxTries-1)))
 			p.tries++
@@ -334,7 +336,7 @@ func (s *Source) confirm(o *origin, now time.Time) (next time.Time) {
 			}
 		case p.offer != nil && !p.busy:
 			s.log.Warn("an instance is not in Cloud Map, it is registered again", "service", p.Service, "instance", p.ID)
-			p.Seen = false
+			p.Seen, p.lost = false, true
 		}
 		if !p.busy {
 			s.review(p, now)

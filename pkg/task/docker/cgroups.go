@@ -39,6 +39,7 @@ type cgroupTree struct {
 	fd   int // of inotify; file.Fd would make it block
 	file *os.File
 	dirs map[int32]string     // watched, by watch descriptor
+	ends map[int32]string     // cgroup.events of containers, to their cgroups
 	open map[string]time.Time // container cgroups without a process yet, since when
 	full bool
 }
@@ -67,7 +68,7 @@ func (w *Watcher) followCgroups(ctx context.Context) error {
 	}
 	t := &cgroupTree{
 		w: w, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
-		dirs: make(map[int32]string), open: make(map[string]time.Time),
+		dirs: make(map[int32]string), ends: make(map[int32]string), open: make(map[string]time.Time),
 	}
 	defer t.file.Close()
 	stop := context.AfterFunc(ctx, func() { t.file.SetReadDeadline(time.Unix(1, 0)) })
@@ -121,10 +122,15 @@ func (t *cgroupTree) take(buf []byte) error {
 			}
 			continue
 		}
+		if path, ok := t.ends[wd]; ok && mask&unix.IN_MODIFY != 0 {
+			t.checkEnd(path)
+			continue
+		}
 		dir, ok := t.dirs[wd]
 		switch path := filepath.Join(dir, name); {
 		case mask&unix.IN_IGNORED != 0:
 			delete(t.dirs, wd)
+			delete(t.ends, wd)
 		case !ok || mask&unix.IN_ISDIR == 0:
 		case mask&unix.IN_CREATE != 0:
 			if err := t.appeared(path); err != nil {
@@ -210,10 +216,29 @@ func (t *cgroupTree) look() {
 		pid := firstProcess(path, age > youngTime)
 		if pid != 0 {
 			t.w.foundProcess(containerID(filepath.Base(path)), path, pid)
+			t.watchEnd(path)
 		}
 		if pid != 0 || age > patience {
 			delete(t.open, path)
 		}
+	}
+}
+
+// watchEnd has the end of a container's last process noticed: while Docker is
+// away nobody removes its cgroup.
+func (t *cgroupTree) watchEnd(path string) {
+	wd, err := unix.InotifyAddWatch(t.fd, filepath.Join(path, "cgroup.events"), unix.IN_MODIFY)
+	if err != nil { // it is gone, which IN_DELETE tells; or all watches are used
+		return
+	}
+	t.ends[int32(wd)] = path
+	t.checkEnd(path)
+}
+
+func (t *cgroupTree) checkEnd(path string) {
+	events, err := os.ReadFile(filepath.Join(path, "cgroup.events"))
+	if err == nil && strings.Contains(string(events), "populated 0\n") {
+		t.vanished(path)
 	}
 }
 
@@ -252,7 +277,7 @@ func (w *Watcher) foundProcess(id, path string, pid int) {
 	})
 }
 
-// lostCgroup: a cgroup can be removed only when its last process has ended.
+// lostCgroup: the cgroup was removed, or its last process has ended.
 func (w *Watcher) lostCgroup(id, path string) {
 	w.mu.Lock()
 	if w.cgroups[id].path == path {
@@ -262,6 +287,7 @@ func (w *Watcher) lostCgroup(id, path string) {
 	ended := false
 	w.change(id, func(e *entry) {
 		if ended = e.Cgroup == path; ended {
+			e.ended = e.PID
 			e.exited()
 		}
 	})

@@ -132,6 +132,10 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time) {
 	cgroup, there := w.cgroups[e.ID]
 	e.runs = s.Running && !s.Restarting && s.Pid != 0
+	if e.runs && s.Pid == e.ended && s.Pid != cgroup.pid {
+		e.runs = false // Docker learns a moment later that it has ended
+		return
+	}
 	switch {
 	case e.runs:
 		w.setRunning(e, s.Pid, started)

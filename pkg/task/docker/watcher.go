@@ -79,6 +79,7 @@ type entry struct {
 	counts     bool          // its next start is one of those that are counted
 	born       time.Time     // when first heard of
 	stopSignal int           // that ends it, by number
+	ended      int           // the process that its cgroup told to have ended
 	seq        int           // counts events: an answer asked for before the last one is old
 	asking     bool          // an inspection is under way
 	again      bool          // another is wanted after it
