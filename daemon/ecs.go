@@ -16,6 +16,7 @@ import (
 	"connectd/pkg/dns"
 	"connectd/pkg/ecsapi"
 	"connectd/pkg/metrics"
+	"connectd/pkg/plan"
 	"connectd/pkg/task"
 	"connectd/pkg/task/docker"
 	"connectd/pkg/task/join"
@@ -36,7 +37,7 @@ func (d *daemon) openECS(c *Config) error {
 		return err
 	}
 	d.docker, err = docker.New(docker.Params{
-		Host: c.ECS.Docker, CgroupRoot: root, Log: d.log.With("component", "docker"),
+		Host: c.ECS.Docker, CgroupRoot: root, Readiness: plan.ReadyVIP(c.VIPCIDR).String(), Log: d.log.With("component", "docker"),
 		Changed: func() { d.tasks.node.Look() },
 	})
 	if err != nil {
@@ -109,6 +110,14 @@ func (d *daemon) reportProblem(p task.Problem) {
 	if d.events.Add(control.Event{Kind: control.EventProblem, Task: p.Task, Name: p.Field, Reason: p.Reason, Detail: p.Detail}) {
 		d.log.Warn("task is not as it asks to be", "component", "tasks", "task", p.Task, "field", p.Field, "reason", p.Reason, "detail", p.Detail)
 	}
+}
+
+// problemSource is nil where no tasks are looked for.
+func (d *daemon) problemSource() func() []metrics.Counter {
+	if d.tasks.node == nil {
+		return nil
+	}
+	return d.problemCounters
 }
 
 // problemCounters are for metrics, every reason, seen or not.

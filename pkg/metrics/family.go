@@ -59,6 +59,7 @@ type families struct {
 	terminated *family
 	dns        *family
 	events     *family
+	taskIssues *family
 	off        *family
 	kernelErrs *family
 	mapEntries *family
@@ -172,6 +173,8 @@ func (f *families) addNode(add adder) {
 		"Connections ended by connectd, by reason. Source: inet_diag destroy.", "reason")
 	f.dns = add(counter, "dns_queries_total",
 		"DNS messages from tasks by outcome. Source: responder.", "outcome")
+	f.taskIssues = add(counter, "task_problems_total",
+		"Problems of tasks with what their labels ask for, each once as long as it stands, by reason. Source: daemon.", "reason")
 	f.events = add(counter, "events_total",
 		"Events of the node by kind, those counted together included. Source: daemon.", "kind")
 	f.off = add(gauge, "off",

@@ -19,6 +19,7 @@ func (s *state) emitNode(f *families, out *scrape) {
 	emitReasons(f.terminated, "reason", src.Terminated, out)
 	emitReasons(f.dns, "outcome", src.DNS, out)
 	emitReasons(f.events, "kind", src.Events, out)
+	emitReasons(f.taskIssues, "reason", src.TaskProblems, out)
 	if src.Off != nil {
 		off := 0.0
 		if src.Off() {

@@ -20,24 +20,25 @@ import (
 // Desired may be nil, which leaves its metrics out.
 type Sources struct {
 	// Desired is the newest plan, nil before the first one.
-	Desired    func() *plan.Desired
-	Kernel     KernelSource
-	Probes     ProbeSource
-	HTTP       HTTPSource
-	Ejections  func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
-	Terminated func() []Counter                 // connections ended by connectd, by reason
-	DNS        func() []Counter                 // queries by outcome
-	Events     func() []Counter                 // of the node, by kind
-	Off        func() bool                      // by command: no task is served
-	Reconcile  func() Reconcile
-	Catalog    func() Catalog
-	Config     func() Reload
-	CloudWatch func() CloudWatch // nil unless it is on
-	Instance   func() Instance
-	Registry   func() Registry  // nil: there is none
-	AWS        func() []Call    // of Cloud Map and ECS
-	Heartbeat  func() time.Time // when the main loop last went round
-	Build      Build
+	Desired      func() *plan.Desired
+	Kernel       KernelSource
+	Probes       ProbeSource
+	HTTP         HTTPSource
+	Ejections    func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
+	Terminated   func() []Counter                 // connections ended by connectd, by reason
+	DNS          func() []Counter                 // queries by outcome
+	Events       func() []Counter                 // of the node, by kind
+	TaskProblems func() []Counter                 // told, by reason; nil: no tasks are looked for
+	Off          func() bool                      // by command: no task is served
+	Reconcile    func() Reconcile
+	Catalog      func() Catalog
+	Config       func() Reload
+	CloudWatch   func() CloudWatch // nil unless it is on
+	Instance     func() Instance
+	Registry     func() Registry  // nil: there is none
+	AWS          func() []Call    // of Cloud Map and ECS
+	Heartbeat    func() time.Time // when the main loop last went round
+	Build        Build
 
 	// Live and Ready answer /livez and /readyz. They may be called at any
 	// time, must not wait, and must not depend on AWS. Nil is alive and ready.

@@ -78,6 +78,6 @@ func (c *Container) equal(o *Container) bool {
 	return c.ID == o.ID && c.Name == o.Name && c.NetworkMode == o.NetworkMode && c.CgroupParent == o.CgroupParent &&
 		c.Hostname == o.Hostname && c.ResolvConfPath == o.ResolvConfPath && c.HostsPath == o.HostsPath &&
 		c.PID == o.PID && c.Cgroup == o.Cgroup && c.State == o.State && c.Started.Equal(o.Started) &&
-		c.Stopping == o.Stopping && c.Health == o.Health && c.Restarts == o.Restarts &&
+		c.Stopping == o.Stopping && c.Health == o.Health && c.ChecksReadiness == o.ChecksReadiness && c.Restarts == o.Restarts &&
 		slices.Equal(c.Ports, o.Ports) && maps.Equal(c.Labels, o.Labels) && maps.Equal(c.ImageLabels, o.ImageLabels)
 }

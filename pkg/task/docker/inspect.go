@@ -121,6 +121,8 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 	if h := got.State.Health; h != nil && h.Status != container.NoHealthcheck {
 		e.Health = string(h.Status)
 	}
+	e.ChecksReadiness = w.Readiness != "" && got.Config.Healthcheck != nil &&
+		strings.Contains(strings.Join(got.Config.Healthcheck.Test, " "), w.Readiness)
 	e.Ports = ports(got.NetworkSettings)
 	started, _ := time.Parse(time.RFC3339Nano, got.State.StartedAt)
 	if started.Year() <= 1 { // Docker's way to say never

@@ -17,6 +17,7 @@ import (
 type Params struct {
 	Host       string // of the API, such as unix:///var/run/docker.sock
 	CgroupRoot string // where cgroup2 is mounted; "" has Docker's word only
+	Readiness  string // address that health checks of containers ask whether the task is ready; "" is none
 	Log        *slog.Logger
 	// Changed is called after Containers or Status changed, by several goroutines
 	// at once; it must not block.
