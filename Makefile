@@ -11,11 +11,7 @@ LDFLAGS := -s -w -X connectd/daemon.Version=$(VERSION) -X connectd/daemon.Commit
 # one another, but a machine of two cores is then too slow for their deadlines.
 SERIAL := ./daemon/... ./pkg/datapath/... ./pkg/task/docker ./pkg/testutil/docker ./scripts/...
 
-# What of the kernel tests runs before a change lands; the others need minutes
-# for each kernel without KVM, and are for who changes a hook.
-CORE := ^(TestConnect|TestUnconnectedUDP|TestRedirect|TestForward|TestReadyFrontend|TestRefusals|TestServe|TestDirectKeepAlive|TestTerminate|TestRestart)$$
-
-.PHONY: build demo test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help
+.PHONY: # What of the kernel tests runs before a change lands; others need minutes for each without KVM, and are who changes hook. CORE := ^(TestConnect|TestUnconnectedUDP|TestRedirect|TestForward|TestReadyFrontend|TestRefusals|TestServe|TestDirectKeepAlive|TestTerminate|TestRestart)$$ build demo test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help demo-ecs
 
 build: ## bin/connectd, static; needs only Go
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/connectd ./cmd/connectd
@@ -24,6 +20,11 @@ demo: ## the whole of connectd at work in namespaces of its own
 	scripts/provision.sh demo
 	$(MAKE) build
 	bin/connectd demo
+
+demo-ecs: ## connectd on an ECS container instance, with a Docker of its own
+	scripts/provision.sh demo
+	$(MAKE) build
+	go run ./scripts/demo-ecs
 
 test: ## all tests, with the race detector
 	scripts/provision.sh test demo generate

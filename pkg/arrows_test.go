@@ -50,6 +50,9 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/testutil*", "pkg/testutil/owned", "a leaf: names of what tests and demos leave, and its removal"},
 	{"cmd/*", "pkg/control", "the commands are clients of the control socket, and its wire types are what they print"},
 	{"scripts/*", "pkg/control", "measuring programs ask the daemon when a change is in force"},
+	{"scripts/demo-ecs", "pkg/testutil/docker", "the demo shows connectd with a Docker of its own, and is no part of the program"},
+	{"scripts/demo-ecs", "pkg/testutil/owned", "the same: what it makes is named and removed as tests' is"},
+	{"scripts/demo-ecs", "pkg/netns", "a leaf: sockets on the node that it makes"},
 	{"cmd/*", "pkg/lb", "the commands name services in the vocabulary"},
 }
 
