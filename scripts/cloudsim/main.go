@@ -53,6 +53,7 @@ type scenario struct {
 	demand          int           // services that the tasks of a node call
 	deploys         int           // of each service, a day, evenly spread; tasks are replaced one by one
 	each            time.Duration // from one replaced task to the next
+	calls           float64       // callsPerSecond
 	sample          int           // nodes that read; the others only register
 	length          time.Duration // after the start
 }
@@ -69,11 +70,15 @@ const (
 func scenarios(length time.Duration) (out []scenario) {
 	for _, nodes := range []int{10, 200, 5000} {
 		for _, services := range []int{20, 100, 500} {
-			sc := scenario{nodes: nodes, services: services, perService: 8, demand: min(20, services), deploys: 4, each: 30 * time.Second, sample: min(nodes, sampled), length: length}
+			sc := scenario{nodes: nodes, services: services, perService: 8, demand: min(20, services), deploys: 4, each: 30 * time.Second, calls: 0.2, sample: min(nodes, sampled), length: length}
 			if nodes == 10 {
 				sc.perService = 2
 			}
 			out = append(out, sc)
+			if nodes == 10 && services == 500 {
+				sc.calls = 0.5
+				out = append(out, sc)
+			}
 		}
 	}
 	return out

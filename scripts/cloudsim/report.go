@@ -69,21 +69,21 @@ func report(results []result) string {
 	var b strings.Builder
 	b.WriteString(head)
 	fmt.Fprintf(&b, "\n## Money\n\nDollars a month. CloudWatch is apart: see [metrics.md](metrics.md).\n\n")
-	b.WriteString("| nodes | services | tasks | instances | calls, $ | instances, $ | sum, $ | a task is seen after: median | 95 % | 99 % |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString("| nodes | services | callsPerSecond | tasks | instances | calls, $ | instances, $ | sum, $ | a task is seen after: median | 95 % | 99 % |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for i := range results {
 		r := &results[i]
-		fmt.Fprintf(&b, "| %d | %d | %d | %d | %.0f | %.0f | %.0f | %s | %s | %s |\n", r.nodes, r.services, r.services*r.perService, r.instances,
+		fmt.Fprintf(&b, "| %d | %d | %g | %d | %d | %.0f | %.0f | %.0f | %s | %s | %s |\n", r.nodes, r.services, r.calls, r.services*r.perService, r.instances,
 			r.callDollars(), r.instanceDollars(), r.callDollars()+r.instanceDollars(), r.quantile(0.5), r.quantile(0.95), r.quantile(0.99))
 	}
-	b.WriteString("\n## Quotas\n\nCalls a second of the whole fleet: mean / busiest 10 s / busiest 10 s when all nodes start at once.\n\n| nodes | services |")
+	b.WriteString("\n## Quotas\n\nCalls a second of the whole fleet: mean / busiest 10 s / busiest 10 s when all nodes start at once.\n\n| nodes | services | callsPerSecond |")
 	for _, q := range quotas {
 		fmt.Fprintf(&b, " %s |", q.name)
 	}
-	b.WriteString("\n|--:|--:|")
+	b.WriteString("\n|--:|--:|--:|")
 	for range quotas {
 		b.WriteString("--:|")
 	}
-	b.WriteString("\n| quota | |")
+	b.WriteString("\n| quota | | |")
 	for _, q := range quotas {
 		if q.rate == 0 {
 			b.WriteString(" not published |")
@@ -94,7 +94,7 @@ func report(results []result) string {
 	b.WriteString("\n")
 	for i := range results {
 		r := &results[i]
-		fmt.Fprintf(&b, "| %d | %d |", r.nodes, r.services)
+		fmt.Fprintf(&b, "| %d | %d | %g |", r.nodes, r.services, r.calls)
 		for _, q := range quotas {
 			fmt.Fprintf(&b, " %s / %s / %s |", short(r.rate(q.api)), short(r.peak(r.steady, q.api)), short(r.peak(r.start, q.api)))
 		}

@@ -87,8 +87,10 @@ func (s *Source) publish() bool {
 		}
 	}
 	clear(s.dirty)
+	confirmed := s.confirmed
+	s.confirmed = false
 	if !changed {
-		return false
+		return confirmed
 	}
 	services := make([]*lb.Service, 0, len(s.services)+1)
 	for _, sp := range s.spaces {

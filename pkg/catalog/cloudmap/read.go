@@ -12,6 +12,11 @@ import (
 )
 
 const (
+	// mostlyChanged is the share of looks at an index that find a change from
+	// which on it is read without asking for its revision first: that costs
+	// as much.
+	mostlyChanged = 0.5
+	churnWeight   = 0.2 // of the latest look
 	// retryRead is the pause before a service is read again whose instances
 	// are not yet what the index says: registrations show within seconds. It
 	// doubles, and after maxTries the two are left to contradict each other.
@@ -47,6 +52,7 @@ func (s *Source) pollIndex(ctx context.Context, j *job) {
 	case out.InstancesRevision == nil:
 	case *out.InstancesRevision > sh.revision:
 		sh.want, sh.tries, sh.due = *out.InstancesRevision, 0, now
+		sh.looked(true)
 	case *out.InstancesRevision < sh.revision:
 		s.stale++
 		if s.outdated(&sh.older, now) {
@@ -54,6 +60,15 @@ func (s *Source) pollIndex(ctx context.Context, j *job) {
 		}
 	default:
 		sh.checked, sh.older, sh.back = now, time.Time{}, retry{}
+		sh.looked(false)
+	}
+}
+
+// looked notes whether a look at the index found a change.
+func (sh *shard) looked(changed bool) {
+	sh.churn *= 1 - churnWeight
+	if changed {
+		sh.churn += churnWeight
 	}
 }
 
@@ -143,11 +158,18 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 			return // nothing new in it
 		}
 	default:
+		if sh.known && sh.want <= sh.revision { // no poll before it
+			sh.looked(*out.InstancesRevision != sh.revision)
+		}
 		sh.tries, sh.want = 0, *out.InstancesRevision
 		sh.checked, sh.older = now, time.Time{}
 		sh.due = now.Add(s.pollPause(sp, now))
 	}
+	same := sh.known && *out.InstancesRevision == sh.revision
 	sh.known, sh.absent, sh.revision, sh.back = true, time.Time{}, *out.InstancesRevision, retry{}
+	if same {
+		return
+	}
 	entries, weights := map[string]*indexEntry{}, map[string]int{}
 	for i := range out.Instances {
 		in := &out.Instances[i]

@@ -25,6 +25,9 @@ const (
 	refusedFor = 5 * time.Minute
 	fullFor    = time.Minute // and after it said that a quota is used up
 	busyMost   = 10 * time.Second
+	// confirmAfter is how long after its first registration an instance is
+	// looked for; the pause doubles.
+	confirmAfter = 2 * time.Second
 )
 
 // publication is an instance that this node registered, or is about to.
@@ -247,12 +250,16 @@ func (s *Source) register(ctx context.Context, j *job) {
 		p.Draining = now
 	}
 	p.In, p.Cluster, p.ECSService, p.Family = in, o.Cluster, o.ECSService, o.Family
-	p.Written, p.Seen, p.tries, p.back = now, false, 0, retry{}
-	p.lost = false
+	first := !p.Seen
+	p.Written, p.tries, p.back, p.lost = now, 0, retry{}, false
 	p.reason, p.problem = "", nil
 	s.review(p, now)
 	s.wrote(sp, now)
-	s.schedule(s.service(sp, p.Service).ours, now.Add(retryRead), classChange) // is it seen?
+	if o := s.service(sp, p.Service).ours; first {
+		s.schedule(o, now.Add(confirmAfter), classChange) // its task waits to be seen
+	} else {
+		s.schedule(o, now.Add(unseenFor+time.Second), classSlow)
+	}
 }
 
 // notWritten takes a failure of a call that changes an instance.
@@ -327,10 +334,15 @@ func (s *Source) confirm(o *origin, now time.Time) (next time.Time) {
 		in, found := find(o.list, p.ID)
 		switch {
 		case found && in.Sequence >= p.In.Sequence:
-			p.Seen, p.tries, p.lost = true, 0, false
+			if !p.Seen {
+				p.Seen, s.confirmed = true, true
+			}
+			p.tries, p.lost = 0, false
 		case now.Sub(p.Written) < unseenFor:
-			at := now.Add(jitter(s.random, retryRead<<min(p.tries, maxTries-1)))
-			p.tries++
+			at := now.Add(jitter(s.random, confirmAfter<<min(p.tries, maxTries-1)))
+			if p.tries++; p.Seen {
+				at = p.Written.Add(unseenFor + time.Second)
+			}
 			if next.IsZero() || at.Before(next) {
 				next = at
 			}

@@ -55,8 +55,9 @@ type shard struct {
 	name     string
 	known    bool
 	revision int64
-	want     int64 // a revision that a poll has seen
-	tries    int   // reads in a row that were older than want
+	want     int64   // a revision that a poll has seen
+	churn    float64 // share of the latest looks that found a change, weighted by age
+	tries    int     // reads in a row that were older than want
 	older    time.Time
 	absent   time.Time // since when it is said not to be there
 	checked  time.Time // when it was last known to be as of then
