@@ -43,7 +43,9 @@ func (s *Source) upkeep(now time.Time) {
 	s.upkeepAt = now
 	used := map[string]Namespace{}
 	for _, ns := range s.p.Namespaces() {
-		used[ns.Name] = ns
+		if ns.Name != "" {
+			used[ns.Name] = ns
+		}
 	}
 	for name, ns := range used {
 		sp := s.space(name)
@@ -60,6 +62,12 @@ func (s *Source) upkeep(now time.Time) {
 		}
 	}
 	s.expire(now)
+	if arn := s.p.Instance(); arn != s.instance {
+		s.instance = arn
+		for _, sp := range s.spaces {
+			sp.entry.touch(now)
+		}
+	}
 }
 
 // namespaceJobs offers to look for namespaces that are used and not found yet.

@@ -178,14 +178,17 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 			decodeWeights(in.Attributes, weights)
 			continue
 		}
-		e, err := decodeIndex(id, in.Attributes)
-		if err != nil {
-			if old := sh.entries[id]; old != nil {
-				entries[id] = old // an entry that does not parse says nothing
-			}
+		old := sh.entries[id]
+		if old != nil && maps.Equal(old.raw, in.Attributes) {
+			entries[id] = old
 			continue
 		}
-		entries[id] = e
+		e, err := decodeIndex(id, in.Attributes)
+		if err == nil {
+			entries[id] = e
+		} else if old != nil {
+			entries[id] = old // an entry that does not parse says nothing
+		}
 	}
 	s.setEntries(sp, sh, entries, weights, now)
 }

@@ -9,6 +9,8 @@ import (
 
 	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	sdtypes "github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
+
+	"connectd/pkg/lb"
 )
 
 const (
@@ -50,6 +52,10 @@ type publication struct {
 	due     time.Time
 	reason  string // of problem
 	problem error
+}
+
+func (p *publication) name() lb.ServiceName {
+	return lb.ServiceName{Namespace: p.Namespace, DiscoveryName: p.Service}
 }
 
 type todo uint8
@@ -222,7 +228,7 @@ func (s *Source) register(ctx context.Context, j *job) {
 	if o.State == Pending && !p.Written.IsZero() && in.State == stateHealthy {
 		in.State = p.In.State
 	}
-	in.Since, in.Sequence = s.registrar.since(p.Namespace, p.ID, now), s.registrar.next(now)
+	in.Since, in.Sequence = s.registrar.since(p.name(), p.ID, now), s.registrar.next(now)
 	attrs, err := in.encode(o.Cluster, o.ECSService, o.Family)
 	ref := *t.ref(sp)
 	s.mu.Unlock()
@@ -275,8 +281,8 @@ func (s *Source) notWritten(sp *space, p *publication, name string, kind fault, 
 		s.lostIf(sp, err)
 	}
 	p.back.fail(now, s.random, pauseOf(kind), most)
-	if kind == faultBusy {
-		return // an operation of ours goes on: no problem yet
+	if kind == faultBusy || errors.Is(err, context.Canceled) {
+		return // an operation of ours goes on, or we are stopping: no problem
 	}
 	if p.problem == nil || p.problem.Error() != err.Error() {
 		s.log.Warn("an instance is not registered as it is", "namespace", p.Namespace, "service", p.Service, "instance", p.ID, "error", err)
@@ -365,14 +371,14 @@ func (s *Source) adopt(o *origin) {
 	}
 	for i := range o.list {
 		in := &o.list[i]
-		key := s.registrar.key(o.service.space.name, in.ID)
-		if in.Node != s.p.Node || s.registrar.publications[key] != nil && !s.registrar.publications[key].Written.IsZero() {
+		k := key(o.service.fullName(), in.ID)
+		if in.Node != s.p.Node || s.registrar.publications[k] != nil && !s.registrar.publications[k].Written.IsZero() {
 			continue
 		}
-		p := s.registrar.publications[key]
+		p := s.registrar.publications[k]
 		if p == nil {
 			p = &publication{ID: in.ID, Namespace: o.service.space.name, Service: o.service.name}
-			s.registrar.publications[key] = p
+			s.registrar.publications[k] = p
 		}
 		if p.busy {
 			continue

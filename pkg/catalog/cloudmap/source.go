@@ -91,8 +91,9 @@ type Source struct {
 	random    *rand.Rand
 	spaces    map[string]*space
 	upkeepAt  time.Time
-	names     retry // of ListNamespaces
-	listing   bool  // ListNamespaces is under way
+	instance  string // what Params.Instance said last
+	names     retry  // of ListNamespaces
+	listing   bool   // ListNamespaces is under way
 	bucket    bucket
 	apis      map[call]*apiState
 	addresses map[netip.AddrPort][]claim

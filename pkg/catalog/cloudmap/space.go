@@ -12,7 +12,8 @@ import (
 type space struct {
 	name   string
 	wanted Namespace
-	used   bool // Params.Namespaces names it
+	used   bool      // Params.Namespaces names it
+	since  time.Time // when it was first heard of
 
 	resolved bool // the following four are known
 	id, arn  string
@@ -111,7 +112,7 @@ func (s *Source) space(name string) *space {
 	sp := s.spaces[name]
 	if sp == nil {
 		sp = &space{
-			name: name, wanted: Namespace{Name: name}, targets: map[string]*target{}, missed: map[string]time.Time{},
+			name: name, since: s.p.Now(), wanted: Namespace{Name: name}, targets: map[string]*target{}, missed: map[string]time.Time{},
 			entries: map[string]*indexEntry{}, weights: map[string]int{}, services: map[string]*service{},
 			aliases: map[string][]string{}, ready: make(chan struct{}),
 		}

@@ -52,10 +52,9 @@ func TestWire(t *testing.T) {
 	go func() { done <- s.Run(run) }()
 	o := offerOf("t1", 1)
 	s.Offer([]Offer{o}, true)
-	for !s.Registered("prod", "t1") {
+	for !s.Registered(o.Service.Name, "t1") {
 		select {
 		case <-changed:
-		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			t.Fatalf("not registered: %+v %v", s.Stats(), s.Problems())
 		}
