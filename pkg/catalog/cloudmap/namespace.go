@@ -328,7 +328,9 @@ func (s *Source) directory(sp *space) {
 			continue
 		}
 		for _, o := range sv.origins() {
-			s.follow(o)
+			if o.due.IsZero() && !o.busy {
+				s.follow(o)
+			}
 		}
 	}
 }
