@@ -89,14 +89,20 @@ func (d *daemon) caller(id lb.NamespaceID) *netns.Handle {
 		if t.Scope[id/64]&(1<<(id%64)) == 0 {
 			continue
 		}
-		if ns, ok := d.tasks.Namespace(t.Name); ok {
-			if ns == nil {
-				return d.own // a cgroup client
-			}
+		if ns := d.taskNamespace(t.Name); ns != nil {
 			return ns
 		}
 	}
 	return nil
+}
+
+// taskNamespace is where a task lives, nil when it is gone.
+func (d *daemon) taskNamespace(name string) *netns.Handle {
+	ns, ok := d.tasks.Namespace(name)
+	if ok && ns == nil {
+		return d.own // known by its cgroup
+	}
+	return ns
 }
 
 func (d *daemon) terminate(ids []lb.EndpointID) (int, error) {

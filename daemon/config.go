@@ -29,6 +29,9 @@ type Config struct {
 	LogFormat     string // "text" or "json"
 	Clients       []Client
 	Catalog       Catalog
+	ECS           *ECS        // nil: tasks are not looked for
+	CloudMap      *CloudMap   // nil: no registry
+	CloudWatch    *CloudWatch // nil: nothing goes there
 
 	cgroupAt strictyaml.Origin
 }
@@ -68,7 +71,7 @@ type Catalog struct {
 
 // The keys of each object of connectd.yaml.
 var (
-	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog"}
+	configKeys  = []string{"stateDir", "bpffs", "controlSocket", "vipCIDR", "vipCIDR6", "cgroup", "zone", "metrics", "limits", "logLevel", "logFormat", "clients", "catalog", "ecs", "cloudMap", "cloudWatch"}
 	metricsKeys = []string{"listen"}
 	limitsKeys  = []string{"maxConnections", "maxEndpoints", "maxServices", "maxSlots"}
 	clientKeys  = []string{"name", "netns", "pid", "cgroup", "namespaces", "hostsFile", "resolvConf"}
@@ -92,7 +95,9 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	m := doc.Root().Map(configKeys...)
-	m.Require("catalog")
+	if !m.Has("ecs") && !m.Has("cloudMap") {
+		m.Require("catalog")
+	}
 	c := &Config{
 		StateDir:      m.Checked("stateDir", "/var/lib/connectd", checkPath),
 		BPFFS:         m.Checked("bpffs", "/sys/fs/bpf/connectd", checkBPFFS),
@@ -106,8 +111,13 @@ func decodeConfig(path string, data []byte) (*Config, error) {
 		LogLevel:      logLevel(m.Enum("logLevel", "info", "debug", "info", "warn", "error")),
 		LogFormat:     m.Enum("logFormat", "text", "text", "json"),
 		Clients:       clients(m.Get("clients")),
-		Catalog:       catalogFiles(m.Map("catalog", catalogKeys...)),
+		ECS:           ecs(m.Map("ecs", ecsKeys...)),
+		CloudMap:      cloudMap(m.Map("cloudMap", cloudMapKeys...)),
+		CloudWatch:    cloudWatch(m.Map("cloudWatch", cloudWatchKeys...)),
 		cgroupAt:      m.Get("cgroup").Origin(),
+	}
+	if m.Has("catalog") {
+		c.Catalog = catalogFiles(m.Map("catalog", catalogKeys...))
 	}
 	c.Catalog.Dir = filepath.Dir(path)
 	if err := doc.Err(); err != nil {

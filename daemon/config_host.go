@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -172,6 +173,9 @@ func RestartNeeded(running, reloaded *Config) []string {
 		{"limits", running.Limits, reloaded.Limits},
 		{"logLevel", running.LogLevel, reloaded.LogLevel},
 		{"logFormat", running.LogFormat, reloaded.LogFormat},
+		{"ecs", running.ECS.fixed(), reloaded.ECS.fixed()},
+		{"cloudMap", reflect.DeepEqual(running.CloudMap, reloaded.CloudMap), true},
+		{"cloudWatch", reflect.DeepEqual(running.CloudWatch, reloaded.CloudWatch), true},
 	} {
 		if f.a != f.b {
 			fields = append(fields, f.name)

@@ -163,6 +163,7 @@ func TestReferenceNamesEveryKey(t *testing.T) {
 	}
 	tables := map[string][]string{
 		"connectd.yaml": configKeys, "metrics": metricsKeys, "limits": limitsKeys, "clients[]": clientKeys, "catalog": catalogKeys,
+		"ecs": ecsKeys, "publish[]": publishKeys, "cloudMap": cloudMapKeys, "cloudWatch": cloudWatchKeys,
 	}
 	for object, keys := range file.Keys() {
 		tables[object] = keys

@@ -21,19 +21,24 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"connectd/pkg/catalog"
+	"connectd/pkg/catalog/cloudmap"
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/control"
 	"connectd/pkg/datapath"
 	"connectd/pkg/dns"
+	"connectd/pkg/ecsapi"
 	"connectd/pkg/health"
-	"connectd/pkg/lb"
+	"connectd/pkg/instance"
 	"connectd/pkg/metrics"
+	"connectd/pkg/metrics/cloudwatch"
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy"
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/reconcile"
 	"connectd/pkg/task"
+	"connectd/pkg/task/docker"
 )
 
 const (
@@ -54,37 +59,49 @@ type daemon struct {
 	started    time.Time
 	reload     reloadState
 
-	locks       []*os.File
-	scrapes     net.Listener
-	control     *control.Server
-	journal     *journalFile
-	datapath    *datapath.Datapath
-	catalog     *file.Source
-	tasks       *task.Static
-	loop        *reconcile.Loop
-	seats       *reconcile.Seats
-	ender       *reconcile.Terminator
-	dns         *dns.Responder
-	proxy       *proxy.Proxy
-	access      *accesslog.Logs
-	health      *health.Prober
-	probes      *metrics.ProbeRecorder
-	passes      metrics.DurationRecorder
-	ejected     metrics.EjectionRecorder
-	ended       endedCounter
-	changes     changeLog
-	events      *eventLog
-	vips        vipIndex
-	known       knownTasks
-	brake       brake
-	directError string // what readDirect logged last; the loop's
-	live        liveBytes
-	own         *netns.Handle          // the node's own network namespace
-	cookie      func() (uint64, error) // of it
-	seated      sync.Map               // names of the tasks that have their sockets
-	ready       atomic.Bool            // the first plan is in force and its tasks were tried
-	notify      *notifier
-	hup         chan os.Signal // SIGHUP, which would end a process that does not listen yet
+	locks             []*os.File
+	scrapes           net.Listener
+	control           *control.Server
+	journal           *journalFile
+	datapath          *datapath.Datapath
+	catalog           *file.Source
+	tasks             residents
+	docker            *docker.Watcher       // nil: ECS is not looked at
+	ecs               *ecsapi.Cache         // nil: the same
+	registry          *cloudmap.Source      // nil: services are not shared
+	cloudWatch        *cloudwatch.Publisher // nil: nothing goes there
+	serveError        string                // what countAccepted logged last; the loop's
+	instance          *instance.Watcher
+	containerInstance atomic.Pointer[string] // its ARN, once the agent has said
+	draining          atomic.Bool            // ECS drains the instance
+	everRegistered    sync.Map               // names of tasks all of whose endpoints were in the registry
+	offByAttribute    bool                   // the brake was put on by the instance's attribute; followInstance's
+	problems          taskProblems
+	merged            merged
+	loop              *reconcile.Loop
+	seats             *reconcile.Seats
+	ender             *reconcile.Terminator
+	dns               *dns.Responder
+	proxy             *proxy.Proxy
+	access            *accesslog.Logs
+	health            *health.Prober
+	probes            *metrics.ProbeRecorder
+	passes            metrics.DurationRecorder
+	ejected           metrics.EjectionRecorder
+	ended             endedCounter
+	changes           changeLog
+	events            *eventLog
+	vips              vipIndex
+	known             knownTasks
+	brake             brake
+	directError       string // what readDirect logged last; the loop's
+	live              liveBytes
+	own               *netns.Handle          // the node's own network namespace
+	cookie            func() (uint64, error) // of it
+	seated            sync.Map               // names of the tasks that have their sockets
+	ready             atomic.Bool            // the first plan is in force and its tasks were tried
+	notify            *notifier
+	hup               chan os.Signal // SIGHUP, which would end a process that does not listen yet
 }
 
 // Run runs the daemon until ctx ends. The first error of the start is
@@ -115,14 +132,15 @@ func build(configPath string) (*daemon, error) {
 	if err := errors.Join(config.CheckHost(), mustSeeHost(config)); err != nil {
 		return nil, err
 	}
-	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(), hup: make(chan os.Signal, 1)}
+	d := &daemon{configPath: configPath, started: time.Now(), log: newLogger(config), events: newEventLog(),
+		merged: merged{merger: catalog.NewMerger()}, hup: make(chan os.Signal, 1)}
 	signal.Notify(d.hup, unix.SIGHUP)
 	d.changes.log, d.changes.events = d.log.With("component", "plan"), d.events
 	d.config.Store(config)
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openBrake, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openCloudWatch, d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -209,8 +227,8 @@ func (d *daemon) openTasks(c *Config) error {
 	if _, err := d.cookie(); err != nil {
 		return err
 	}
-	d.tasks = task.NewStatic(task.Params{CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf})
-	return d.tasks.Set(clientsOf(c))
+	d.tasks.static = task.NewStatic(task.Params{CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf})
+	return d.tasks.static.Set(clientsOf(c))
 }
 
 func clientsOf(c *Config) []task.Client {
@@ -242,7 +260,7 @@ func (d *daemon) openPlan(c *Config) error {
 	}
 	d.loop = reconcile.New(reconcile.Params{
 		Log: d.log.With("component", "reconcile"), Planner: planner, Kernel: kernel{d.datapath, d}, Journal: d.journal,
-		Catalog: func() []*lb.Service { services, _ := d.catalog.Snapshot(); return services },
+		Catalog: d.listServices,
 		Tasks:   d.plannedTasks,
 		Publish: d.publish,
 		Passed:  d.passes.Observe,
@@ -255,20 +273,23 @@ func (d *daemon) openPlan(c *Config) error {
 }
 
 func (d *daemon) openRooms(c *Config) error {
-	var err error
-	d.dns, err = dns.New(dns.Params{
+	params := dns.Params{
 		Log: d.log.With("component", "dns"), Redirect: d.redirect, PortFile: filepath.Join(c.StateDir, "dns-ports.json"),
-		Refused: d.refusedName,
-	})
-	if err != nil {
+		Refused: d.refusedName, HostsList: hostsList(c),
+	}
+	if d.registry != nil {
+		params.Demand, params.Wait = d.demanded, d.awaitName
+	}
+	var err error
+	if d.dns, err = dns.New(params); err != nil {
 		return err
 	}
-	if err := d.openProxy(); err != nil {
+	if err := d.openProxy(c.VIPCIDR); err != nil {
 		return err
 	}
 	d.probes = metrics.NewProbeRecorder(health.Results(), d.loop.Desired)
 	d.health = health.New(health.Params{
-		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Observe: d.probes.Observe,
+		Log: d.log.With("component", "health"), Report: d.loop.Verdicts, Caller: d.caller, Task: d.taskNamespace, Observe: d.probes.Observe,
 	})
 	return nil
 }
@@ -279,6 +300,8 @@ func (d *daemon) publish(p *plan.Desired) {
 	d.known.publish(p)
 	d.vips.publish()
 	d.changes.publish(p)
+	d.offer(p)
+	d.countAccepted(p)
 	d.proxy.Publish(p)
 	d.dns.Publish(p)
 	d.health.SetTargets(p)
@@ -294,8 +317,12 @@ func (d *daemon) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
+	for _, part := range []func(context.Context) error{d.runECS, d.runNode, d.runLookups, d.runInstance, d.runRegistry} {
+		g.Go(func() error { return part(gctx) })
+	}
+	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance, d.pruneHosts, d.runCloudWatch,
 		d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
@@ -333,12 +360,12 @@ func (d *daemon) becomeReady(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) strikes(ctx context.Context) error { return d.datapath.Events(ctx, d.loop.Strike) }
+func (d *daemon) strikes(ctx context.Context) error { return d.datapath.Events(ctx, d.struck) }
 
 // refresh looks at static clients.
 func (d *daemon) refresh(ctx context.Context) error {
 	return every(ctx, refreshInterval, func() {
-		if d.tasks.Refresh() {
+		if d.tasks.static.Refresh() {
 			d.loop.TasksChanged()
 		}
 	})
@@ -346,6 +373,7 @@ func (d *daemon) refresh(ctx context.Context) error {
 
 func (d *daemon) upkeep(ctx context.Context) error {
 	return every(ctx, sweepInterval, func() {
+		d.noteUse()
 		swept, err := d.datapath.Sweep(d.namespaces)
 		if err != nil {
 			d.log.Error("sweep connections", "error", err)
@@ -391,8 +419,8 @@ func (d *daemon) close() error {
 	if d.access != nil {
 		errs = append(errs, d.access.Close())
 	}
-	if d.tasks != nil {
-		d.tasks.Close()
+	if d.tasks.static != nil {
+		d.tasks.static.Close()
 	}
 	errs = append(errs, d.own.Close())
 	if d.datapath != nil {

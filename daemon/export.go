@@ -41,13 +41,9 @@ func (d *daemon) serveMetrics(ctx context.Context) error {
 }
 
 func (d *daemon) sources() metrics.Sources {
-	bounds := datapath.HistogramBounds()
-	seconds := make([]float64, len(bounds))
-	for i, b := range bounds {
-		seconds[i] = b.Seconds()
-	}
+	seconds := histogramSeconds()
 	probes := d.probes.Source()
-	return metrics.Sources{
+	out := metrics.Sources{
 		Log:       d.log.With("component", "metrics"),
 		Desired:   d.loop.Planned,
 		Kernel:    metrics.KernelSource{Reasons: datapath.FailureReasons(), Bounds: seconds, Read: d.readKernel},
@@ -68,6 +64,8 @@ func (d *daemon) sources() metrics.Sources {
 		Live:      d.alive,
 		Ready:     d.notReady,
 	}
+	d.awsSources(&out)
+	return out
 }
 
 func (d *daemon) alive() error {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"connectd/pkg/datapath"
@@ -16,13 +17,29 @@ import (
 // last: well below the 30 s after which ECS and systemd kill.
 const drainTime = 10 * time.Second
 
-func (d *daemon) openProxy() (err error) {
+func (d *daemon) openProxy(vip4 netip.Prefix) (err error) {
 	d.access = accesslog.New(d.log.With("component", "accesslog"))
 	d.proxy, err = proxy.New(proxy.Params{
 		Log: d.log.With("component", "proxy"), Home: d.own, Forward: d.forward, Access: d.access, Drain: drainTime,
-		Strike: d.loop.Strike,
+		Strike: d.loop.Strike, Ready: d.taskReady, ReadyAt: netip.AddrPortFrom(plan.ReadyVIP(vip4), 80),
 	})
 	return err
+}
+
+// taskReady says whether a task is ready by the plan in force, and known whole.
+func (d *daemon) taskReady(id lb.TaskID) (ok bool, detail string) {
+	p := d.loop.Desired() // never nil: seats come after the first plan
+	if d.tasks.node != nil {
+		for _, t := range p.Tasks {
+			if waiting := d.tasks.node.Waiting(t.Name); t.ID == id && waiting != "" {
+				return false, waiting
+			}
+		}
+	}
+	if ok, detail = p.Readiness(id); !ok {
+		return false, detail
+	}
+	return d.inRegistry(p, id)
 }
 
 // forward gives the forwarder's listeners their place in the kernel.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"connectd/pkg/catalog/file"
 	"connectd/pkg/datapath"
@@ -59,5 +60,10 @@ func Unload(_ context.Context, configPath string) ([]string, error) {
 			errs = append(errs, dns.WriteHosts(cl.HostsFile, nil))
 		}
 	}
+	errs = append(errs, dns.RemoveHosts(hostsList(c)))
 	return removed, errors.Join(errs...)
 }
+
+// hostsList is where it is noted which hosts files have names in them: those of
+// tasks that the config does not list, or no more.
+func hostsList(c *Config) string { return filepath.Join(c.StateDir, "hosts-files.json") }

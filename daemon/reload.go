@@ -95,7 +95,7 @@ func (d *daemon) reloadConfig(ctx context.Context) error {
 	for _, f := range files {
 		errs = append(errs, f.Err)
 	}
-	problems := d.tasks.Problems()
+	problems := d.tasks.static.Problems()
 	for _, client := range slices.Sorted(maps.Keys(problems)) {
 		errs = append(errs, problems[client])
 	}
@@ -122,8 +122,11 @@ func (d *daemon) takeConfig() (looked <-chan struct{}, err error) {
 	if len(restart) > 0 {
 		d.log.Warn("config fields change with a restart only", "fields", restart)
 	}
-	if err := d.tasks.Set(clientsOf(next)); err != nil {
+	if err := d.tasks.static.Set(clientsOf(next)); err != nil {
 		d.log.Error("client not in use", "error", err)
+	}
+	if d.tasks.node != nil && next.ECS != nil {
+		d.tasks.node.SetPolicy(joinPolicy(next.ECS))
 	}
 	d.loop.TasksChanged()
 	looked = d.catalog.Reload(next.Catalog.Files)
@@ -131,6 +134,11 @@ func (d *daemon) takeConfig() (looked <-chan struct{}, err error) {
 	// reload compares with what is really in force.
 	inForce := *running
 	inForce.Clients, inForce.Catalog = next.Clients, next.Catalog
+	if inForce.ECS != nil && next.ECS != nil {
+		policy := *next.ECS
+		policy.Cluster, policy.Introspection, policy.Docker = inForce.ECS.Cluster, inForce.ECS.Introspection, inForce.ECS.Docker
+		inForce.ECS = &policy
+	}
 	d.config.Store(&inForce)
 	d.reload.set(nil, restart)
 	d.log.Info("config in use", "clients", len(next.Clients))

@@ -29,11 +29,14 @@ func (d *daemon) status() control.Status {
 	for _, problem := range p.Problems {
 		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config, stop the daemon, run connectd unload, start it: maps keep their size until then"})
 	}
+	out.Problems = append(out.Problems, d.ecsStatus()...)
+	problems, registries := d.registryStatus()
+	out.Problems = append(out.Problems, problems...)
 	for _, f := range d.access.Failing() {
 		out.Problems = append(out.Problems, control.Problem{Name: "accessLog", Message: fmt.Sprintf("requests are not logged to %s: %s", f.Path, f.Err), Fix: "make the folder, or room; it is tried again every second"})
 	}
 	_, files := d.catalog.Snapshot()
-	for _, f := range files {
+	for _, f := range append(files, registries...) {
 		cf := control.CatalogFile{Path: f.Path, Services: f.Services, Loaded: f.Loaded}
 		if f.Err != nil {
 			cf.Errors = strings.Split(f.Err.Error(), "\n")
@@ -93,7 +96,7 @@ func (d *daemon) configStatus() control.Config {
 }
 
 func (d *daemon) taskStatus(c *Config) []control.Task {
-	problems, unattached := d.tasks.Problems(), d.seats.Errors()
+	problems, unattached := d.tasks.static.Problems(), d.seats.Errors()
 	out := make([]control.Task, 0, len(c.Clients))
 	for _, cl := range c.Clients {
 		t := control.Task{Name: cl.Name, Kind: "netns", Target: cl.NetnsPath(), Namespaces: cl.Namespaces}

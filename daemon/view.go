@@ -113,7 +113,7 @@ func (d *daemon) taskDetails() []control.TaskDetail {
 	for _, t := range p.Tasks {
 		planned[t.Name] = t
 	}
-	problems, unattached := maps.Clone(d.tasks.Problems()), d.seats.Errors()
+	problems, unattached := maps.Clone(d.tasks.static.Problems()), d.seats.Errors()
 	var out []control.TaskDetail
 	for _, t := range d.localTasks() {
 		w := describe(&t)

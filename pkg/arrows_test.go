@@ -41,6 +41,8 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/catalog/*", "pkg/settings", "a leaf: the optional fields of a service, which files and Cloud Map attributes say in the same words"},
 	{"pkg/task/*", "pkg/settings", "a leaf: the optional fields of a service, which labels say in the same words"},
 	{"pkg/catalog/*", "pkg/catalog", "the sources of a catalog fill its types"},
+	{"pkg/task", "pkg/task/docker", "one room: containers become tasks"},
+	{"pkg/task", "pkg/task/join", "one room: what a task's labels say"},
 	{"pkg/proxy", "pkg/proxy/http1", "one room: the forwarder reads heads by it"},
 	{"pkg/proxy", "pkg/proxy/route", "one room: the forwarder decides by it"},
 	{"pkg/proxy", "pkg/proxy/accesslog", "one room: the forwarder fills its entries"},
@@ -61,7 +63,7 @@ var restricted = []struct {
 }{
 	{"github.com/cilium/ebpf", []string{"pkg/datapath"}, "one room knows maps and programs"},
 	{"github.com/miekg/dns", []string{"pkg/dns"}, "one room knows the DNS format"},
-	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/metrics", "pkg/testutil/aws", "scripts/cloudsim"}, "Cloud Map and CloudWatch, nothing else depends on AWS"},
+	{"github.com/aws/", []string{"pkg/catalog/cloudmap", "pkg/ecsapi", "pkg/instance", "pkg/metrics*", "pkg/testutil/aws", "scripts/cloudsim", "daemon"}, "one room each knows Cloud Map, ECS, CloudWatch and the instance's metadata, the daemon hands them one config, and tests and the simulator have an AWS of their own"},
 	{"github.com/moby/", []string{"pkg/task/docker", "pkg/testutil/docker"}, "one room knows containers, and tests have a Docker of their own"},
 	{"github.com/prometheus/", []string{"pkg/metrics"}, "the others hand out plain numbers"},
 	{"github.com/spf13/cobra", []string{"cmd/*"}, "commands are parsed in one place"},

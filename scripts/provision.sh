@@ -19,6 +19,8 @@ packages() {
 		procps tests run ps and sysctl
 		dnsutils DNS tests ask with dig
 		curl HTTP tests ask with curl
+		wget a documented health check asks with wget
+		systemd systemd-analyze reads the unit, and starts nothing
 		busybox-static DNS tests resolve as busybox does
 		musl-tools DNS tests resolve as musl does
 		docker.io tests of ECS run a dockerd of their own, with containerd and runc
@@ -27,6 +29,7 @@ packages() {
 		wrk is a client of HTTP tests
 		nghttp2-client h2load is a client of HTTP/2 tests
 		shellcheck the scripts are linted
+		awscli AWS of the tests is checked against a client that is not the SDK
 		make everything starts with make
 		ca-certificates Go downloads modules over TLS
 		EOF

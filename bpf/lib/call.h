@@ -118,7 +118,8 @@ static __always_inline bool leave(struct bpf_sock_addr *ctx, const struct call *
 	if (!(fe->flags & FRONTEND_PROXIED) || call->protocol != IPPROTO_TCP || (sk && sk->bound_dev_if))
 		return false;
 	if (!has_forwarder(netns, is_mapped(&call->dst))) {
-		count(OUTCOME_FORWARDER_AWAY);
+		if (!(fe->flags & FRONTEND_BUILT_IN))
+			count(OUTCOME_FORWARDER_AWAY);
 		return false;
 	}
 	if (!track(cookie, &c, is_subflow(ctx)))
@@ -154,7 +155,7 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 			return PASS; /* a stranger: VIPs are handed out only to clients */
 		picked = pick(&key, task, sticky, &fe, &to);
 		id = task->id;
-		allowed = in_scope(task, fe.namespace);
+		allowed = (fe.flags & FRONTEND_BUILT_IN) || in_scope(task, fe.namespace);
 		picked = is_same_task(task, caller) && picked;
 	}
 	if (!picked) {
@@ -172,6 +173,8 @@ static __always_inline enum verdict translate(struct bpf_sock_addr *ctx, struct 
 		return deny(OUT_OF_SCOPE, OUTCOME_OUT_OF_SCOPE, id, call);
 	if (leave(ctx, call, &fe, id, netns, cookie))
 		return PASS;
+	if (fe.flags & FRONTEND_BUILT_IN)
+		return REFUSE;
 	if (fe.count == 0)
 		return deny(UNREACHABLE, OUTCOME_NO_ENDPOINT, id, call);
 	record(ctx, call, &fe, id, &to, netns, cookie);

@@ -73,6 +73,7 @@ struct frontend_key {
 enum frontend_flag {
 	FRONTEND_PROXIED = 1, /* left to the forwarder while that stands */
 	FRONTEND_DIRECT = 2,  /* HTTP, of which cgroup_skb reads first lines */
+	FRONTEND_BUILT_IN = 4, /* the forwarder's own: every task may, and no endpoint stands in for it */
 };
 
 /* One VIP:port. base and count name a range of the slots array that is

@@ -28,6 +28,7 @@ type node struct {
 	clients []string // lines of the config
 	daemon  *process // the latest
 	runs    int
+	env     []string // of the daemon; nil is this process's
 	binary  string   // "" is the one built from this tree
 	wrapper []string // what the daemon is started through, such as setpriv
 }

@@ -16,6 +16,7 @@ func Equal(a, b *lb.Service) bool {
 		a.LoadBalancing == b.LoadBalancing &&
 		a.Drain == b.Drain &&
 		a.Outlier == b.Outlier &&
+		a.Publish == b.Publish &&
 		equalValues(a.HTTP, b.HTTP) &&
 		slices.Equal(a.Endpoints, b.Endpoints)
 }

@@ -183,7 +183,8 @@ func compose(parts []part, dropped []lb.ClientAlias, was *lb.Service, holders ma
 	}
 	s := *first.Service
 	s.ClientAliases, s.Endpoints = nil, nil
-	seen := make(map[netip.AddrPort]bool)
+	s.Publish = slices.ContainsFunc(parts, func(p part) bool { return p.Publish })
+	seen := make(map[netip.AddrPort]string)
 	for _, p := range parts {
 		if !sameProtocol(p.Service, first.Service) {
 			c.clash(p, ClashProtocol, fmt.Sprintf("%s speaks %s, and this part of it %s", p.Name, speaks(first.Service), speaks(p.Service)))
@@ -215,13 +216,17 @@ func (c *composite) addAliases(s *lb.Service, p part, holders map[aliasKey]lb.Se
 	}
 }
 
-func (c *composite) addEndpoints(s *lb.Service, p part, seen map[netip.AddrPort]bool) {
+// addEndpoints leaves out what an earlier listing has: a registry lists what
+// this node's tasks have registered.
+func (c *composite) addEndpoints(s *lb.Service, p part, seen map[netip.AddrPort]string) {
 	for _, e := range p.Endpoints {
-		if seen[e.Address] {
+		if by, taken := seen[e.Address]; taken && by != p.source {
+			continue
+		} else if taken {
 			c.clash(p, ClashAddress, fmt.Sprintf("%s has %s already", p.Name, e.Address))
 			continue
 		}
-		seen[e.Address] = true
+		seen[e.Address] = p.source
 		s.Endpoints = append(s.Endpoints, e)
 	}
 }

@@ -33,6 +33,8 @@ const (
 	EventPanic      EventKind = "panic"      // a service ignores health
 	EventLastResort EventKind = "lastResort" // a service uses draining endpoints
 	EventOver       EventKind = "over"       // the end of either, which Reason names
+	EventLeaving    EventKind = "leaving"    // the instance is going away, its endpoints drain
+	EventStaying    EventKind = "staying"    // it is not, after all
 	EventOff        EventKind = "off"        // connectd was taken off the node by command
 	EventOn         EventKind = "on"
 	EventMore       EventKind = "more" // so many more at once that they are not listed

@@ -37,6 +37,9 @@ func (d *Datapath) Apply(c *plan.Change, now time.Time) error {
 	if err := d.putServices(c.Services, now); err != nil {
 		return err
 	}
+	if err := d.putReady(c.Ready); err != nil {
+		return err
+	}
 	if err := d.putTasks(c.Tasks); err != nil {
 		return err
 	}
@@ -151,6 +154,24 @@ func appendFrontends(keys []connectFrontendKey, values []connectFrontend, s *pla
 		})
 	}
 	return keys, values
+}
+
+// readyFrontend names no service and no slots.
+func readyFrontend(f plan.Frontend) (connectFrontendKey, connectFrontend) {
+	key := encodeFrontend(f)
+	flags := connectFrontendFlagFRONTEND_PROXIED | connectFrontendFlagFRONTEND_BUILT_IN
+	return key, connectFrontend{Key: key, Flags: uint8(flags)}
+}
+
+func (d *Datapath) putReady(f plan.Frontend) error {
+	if !f.Address.IsValid() {
+		return nil
+	}
+	key, value := readyFrontend(f)
+	if err := d.objs.FrontendsV1.Put(&key, &value); err != nil {
+		return fmt.Errorf("write frontend %s: %w", f.Address, err)
+	}
+	return nil
 }
 
 func frontendFlags(s *lb.Service) uint8 {

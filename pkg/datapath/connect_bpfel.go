@@ -132,8 +132,9 @@ type connectFrontend struct {
 type connectFrontendFlag uint32
 
 const (
-	connectFrontendFlagFRONTEND_PROXIED connectFrontendFlag = 1
-	connectFrontendFlagFRONTEND_DIRECT  connectFrontendFlag = 2
+	connectFrontendFlagFRONTEND_PROXIED  connectFrontendFlag = 1
+	connectFrontendFlagFRONTEND_DIRECT   connectFrontendFlag = 2
+	connectFrontendFlagFRONTEND_BUILT_IN connectFrontendFlag = 4
 )
 
 type connectFrontendKey struct {

@@ -53,6 +53,7 @@ type Datapath struct {
 	slots   slotAllocator
 	shared  shared
 	direct  direct
+	serve   serve
 	written written
 	sweeps  uint64      // of Sweep, which one goroutine calls
 	canDiag func() bool // asked once, when first needed
@@ -145,6 +146,7 @@ func (d *Datapath) Close() error {
 	}
 	d.shared.close()
 	d.direct.close()
+	d.serve.close()
 	errs = append(errs, d.objs.Close())
 	return errors.Join(errs...)
 }

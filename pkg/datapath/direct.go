@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -148,13 +149,16 @@ func (d *Datapath) stopDirect() error {
 	return err
 }
 
-func removeDirect(bpffs string) error {
+func removeDirect(bpffs string) error { return removePrograms(bpffs, directHooks, httpMaps) }
+
+// removePrograms detaches programs, the last first, and unpins maps.
+func removePrograms(bpffs string, hooks []hook, maps []string) error {
 	var errs []error
-	for i := len(directHooks) - 1; i >= 0; i-- {
-		_, err := removeLink(bpffs, directHooks[i].name)
+	for _, h := range slices.Backward(hooks) {
+		_, err := removeLink(bpffs, h.name)
 		errs = append(errs, err)
 	}
-	for _, name := range httpMaps {
+	for _, name := range maps {
 		if err := os.Remove(filepath.Join(mapDir(bpffs), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("unpin map %s: %w", name, err))
 		}

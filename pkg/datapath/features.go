@@ -45,6 +45,8 @@ func Features() []Feature {
 			Missing: features.HaveProgramType(ebpf.SkLookup)},
 		{Name: "errno of a refused connect", Since: "5.18", Lost: "a service without endpoints gives ENETUNREACH (UDP: EPERM), not EHOSTUNREACH",
 			Missing: features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval)},
+		{Name: "sockops programs that know their netns", Since: "5.15", Lost: "CloudWatch has no metrics of the connections that tasks accept",
+			Missing: haveServe()},
 		{Name: "inet_diag destroy", Since: "4.9 with CONFIG_INET_DIAG_DESTROY", Lost: "drains cannot end connections",
 			Missing: haveDestroy()},
 	}

@@ -80,7 +80,7 @@ func (d *Datapath) dropOldMaps(spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("list pinned maps: %s", err)
 	}
 	for _, e := range entries {
-		if _, ok := spec.Maps[e.Name()]; ok || slices.Contains(httpMaps, e.Name()) {
+		if _, ok := spec.Maps[e.Name()]; ok || slices.Contains(httpMaps, e.Name()) || slices.Contains(servedMaps, e.Name()) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(mapDir(d.params.BPFFS), e.Name())); err != nil {
@@ -96,7 +96,7 @@ func (d *Datapath) dropOldMaps(spec *ebpf.CollectionSpec) error {
 func Unload(bpffs string) ([]string, error) {
 	var removed []string
 	var errs []error
-	for _, h := range slices.Backward(slices.Concat(hooks, directHooks)) {
+	for _, h := range slices.Backward(slices.Concat(hooks, directHooks, servedHooks)) {
 		ok, err := removeLink(bpffs, h.name)
 		if ok {
 			removed = append(removed, "links/"+h.name)

@@ -41,7 +41,7 @@ func (d *Datapath) adoptSlots() error {
 // is the prune) and now and then: somebody with bpftool may have been here.
 func (d *Datapath) Resync(want *plan.Desired) (repaired int, err error) {
 	for _, step := range []func(*plan.Desired) (int, error){
-		d.resyncArrays, d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers, d.resyncForwarders, d.resyncDirect,
+		d.resyncArrays, d.resyncFrontends, d.resyncTasks, d.resyncAvoids, d.resyncResolvers, d.resyncForwarders, d.resyncDirect, d.resyncServe,
 	} {
 		n, err := step(want)
 		repaired += n
@@ -111,6 +111,10 @@ func (d *Datapath) resyncFrontends(want *plan.Desired) (int, error) {
 	wanted := make(map[connectFrontendKey]connectFrontend, len(keys))
 	for i, k := range keys {
 		wanted[k] = values[i]
+	}
+	if want.Ready.Address.IsValid() {
+		k, v := readyFrontend(want.Ready)
+		wanted[k] = v
 	}
 	return repair(d.objs.FrontendsV1, wanted)
 }

@@ -85,7 +85,7 @@ func (r *rig) close() {
 // apply plans, writes and publishes.
 func (r *rig) apply(change func(*plan.Desired)) {
 	r.tb.Helper()
-	next := &plan.Desired{Services: slices.Clone(r.want.Services), Tasks: slices.Clone(r.want.Tasks)}
+	next := &plan.Desired{Services: slices.Clone(r.want.Services), Tasks: slices.Clone(r.want.Tasks), Ready: r.want.Ready}
 	change(next)
 	if err := r.dp.Apply(plan.Diff(r.want, next), time.Now()); err != nil {
 		r.tb.Fatalf("apply: %s", err)

@@ -21,11 +21,7 @@ const spareBatch = 16
 // forward passes a query on in its own goroutine. query is copied.
 func (v *server) forward(query []byte, client netip.AddrPort) {
 	s := v.seat
-	own, all := s.inFlight.Add(1), s.r.inFlight.Add(1)
-	if own > seatInFlight || all > maxInFlight {
-		// Silence: the client asks again, as with any overloaded resolver.
-		s.r.counters.count(dropped)
-		s.done()
+	if !s.admit() {
 		return
 	}
 	query = bytes.Clone(query)
@@ -33,6 +29,19 @@ func (v *server) forward(query []byte, client netip.AddrPort) {
 		defer s.done()
 		v.relay(query, client)
 	})
+}
+
+// admit counts a query that is in flight from now on, until done, unless there
+// are too many: then silence, and the client asks again, as with any overloaded
+// resolver.
+func (s *Seat) admit() bool {
+	own, all := s.inFlight.Add(1), s.r.inFlight.Add(1)
+	if own > seatInFlight || all > maxInFlight {
+		s.r.counters.count(dropped)
+		s.done()
+		return false
+	}
+	return true
 }
 
 func (s *Seat) done() {

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"connectd/pkg/lb"
 )
@@ -13,6 +16,10 @@ import (
 // maxHosts bounds the names in one hosts file: every lookup of every process
 // in the task reads it from the start.
 const maxHosts = 1000
+
+// hostsCheck is how often hosts files are looked at for what others did to them:
+// Docker makes one anew when its container starts again.
+const hostsCheck = 30 * time.Second
 
 // hosts keeps the hosts files of all planned tasks that have one. While
 // connectd is away a task resolves from there: every name of its scope as
@@ -28,7 +35,34 @@ type hosts struct {
 	mu    sync.Mutex
 	tasks map[lb.TaskID]*asked
 
-	written map[string]string // error of the last write by file, "" is none; the goroutine's own
+	prune atomic.Bool // files of tasks that are not planned are no task's
+
+	// The goroutine's own.
+	list    *hostsList
+	written map[string]written // by file
+	saveErr string             // of list, when it was last saved
+}
+
+// written is how the last write of a file ended.
+type written struct {
+	err   string // "" is none
+	stamp stamp  // of the file after it
+}
+
+// stamp tells whether a file was written since.
+type stamp struct {
+	inode    uint64
+	size     int64
+	modified unix.Timespec
+}
+
+// stampOf returns the zero stamp of a file that is not there.
+func stampOf(file string) stamp {
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return stamp{}
+	}
+	return stamp{st.Ino, st.Size, st.Mtim}
 }
 
 // asked is what is known of one task beyond its plan.
@@ -41,7 +75,7 @@ type asked struct {
 	names atomic.Pointer[map[string]struct{}] // immutable; nil until seeded from the file
 }
 
-func startHosts(current func() *state, log *slog.Logger) *hosts {
+func startHosts(current func() *state, listFile string, log *slog.Logger) *hosts {
 	h := &hosts{
 		current: current,
 		log:     log,
@@ -49,7 +83,8 @@ func startHosts(current func() *state, log *slog.Logger) *hosts {
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
 		tasks:   make(map[lb.TaskID]*asked),
-		written: make(map[string]string),
+		list:    loadHostsList(listFile, log),
+		written: make(map[string]written),
 	}
 	go h.run()
 	return h
@@ -74,10 +109,16 @@ func (h *hosts) close() {
 
 func (h *hosts) run() {
 	defer close(h.stopped)
+	check := time.NewTicker(hostsCheck)
+	defer check.Stop()
 	for {
 		select {
 		case <-h.dirty:
 			h.write()
+		case <-check.C:
+			if h.touched() {
+				h.write()
+			}
 		case <-h.stop:
 			select {
 			case <-h.dirty:
@@ -145,42 +186,77 @@ func (a *asked) insert(names ...string) {
 }
 
 // write brings every file up to date, and takes the block out of those whose
-// task has gone.
+// task has gone. A file is listed before there is a block in it, and until
+// there is none.
 func (h *hosts) write() {
 	st := h.current()
-	wanted := make(map[string]bool)
+	wanted := make(map[string]*scope)
 	for _, t := range st.tasks {
 		if h.withdrawn.Load() {
 			break
 		}
 		for _, file := range t.HostsFiles {
-			if !wanted[file] {
-				wanted[file] = true
-				h.writeFile(file, h.entries(st, st.scopes[t.ID], file))
+			if wanted[file] == nil {
+				wanted[file] = st.scopes[t.ID]
 			}
 		}
 	}
-	for file := range h.written {
-		if !wanted[file] {
-			h.writeFile(file, nil)
+	for file := range wanted {
+		h.list.add(file)
+	}
+	h.saveList()
+	for file, sc := range wanted {
+		h.writeFile(file, h.entries(st, sc, file))
+	}
+	for _, file := range h.list.files() {
+		if _, ours := h.written[file]; wanted[file] != nil || !ours && !h.prune.Load() {
+			continue
+		}
+		if h.writeFile(file, nil) {
 			delete(h.written, file)
+			h.list.remove(file)
 		}
 	}
+	h.saveList()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	maps.DeleteFunc(h.tasks, func(id lb.TaskID, a *asked) bool { return a.seats == 0 && st.scopes[id] == nil })
 }
 
 // writeFile logs an error when it is another than the last one.
-func (h *hosts) writeFile(file string, entries []HostEntry) {
-	var text string
+func (h *hosts) writeFile(file string, entries []HostEntry) (ok bool) {
+	w := written{}
 	if err := WriteHosts(file, entries); err != nil {
+		w.err = err.Error()
+	} else {
+		w.stamp = stampOf(file)
+	}
+	if w.err != "" && h.written[file].err != w.err {
+		h.log.Error("write hosts file", "file", file, "error", w.err)
+	}
+	h.written[file] = w
+	return w.err == ""
+}
+
+func (h *hosts) saveList() {
+	text := ""
+	if err := h.list.save(); err != nil {
 		text = err.Error()
 	}
-	if text != "" && h.written[file] != text {
-		h.log.Error("write hosts file", "file", file, "error", text)
+	if text != "" && text != h.saveErr {
+		h.log.Error("note which hosts files are written", "error", text)
 	}
-	h.written[file] = text
+	h.saveErr = text
+}
+
+// touched says whether somebody else has written a file, or a write has failed.
+func (h *hosts) touched() bool {
+	for file, w := range h.written {
+		if w.err != "" || w.stamp != stampOf(file) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *hosts) entries(st *state, sc *scope, file string) []HostEntry {

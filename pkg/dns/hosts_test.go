@@ -3,11 +3,15 @@ package dns
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -30,13 +34,18 @@ func TestWriteHosts(t *testing.T) {
 		"empty file":                {"", one, block},
 		"after other lines":         {"127.0.0.1 localhost\n", one, "127.0.0.1 localhost\n" + block},
 		"last line without its end": {"127.0.0.1 localhost", one, "127.0.0.1 localhost\n" + block},
-		"replaced in its place":     {"a\n" + hostsBegin + "\n1.2.3.4\told\n" + hostsEnd + "\nb", one, "a\n" + block + "b"},
+		"old line":                  {"a\n" + hostsBegin + "\n1.2.3.4\told\n" + hostsEnd + "\nb", one, "a\n" + hostsBegin + "\n#.2.3.4\told\n" + hostsEnd + "\nb\n" + block},
+		"one more":                  {"a\n" + hostsBegin + "\nfd00::6\tsix\n" + hostsEnd + "\n", one, "a\n" + hostsBegin + "\nfd00::6\tsix\n" + hostsEnd + "\n" + hostsBegin + "\n127.254.0.1\torders\n" + hostsEnd + "\n"},
+		"one less":                  {"a\n" + block + "b\n", one[1:], "a\n" + hostsBegin + "\n#27.254.0.1\torders\nfd00::6\tsix\n" + hostsEnd + "\nb\n"},
+		"one back":                  {hostsBegin + "\n#27.254.0.1\torders\nfd00::6\tsix\n" + hostsEnd + "\n", one, hostsBegin + "\n#27.254.0.1\torders\nfd00::6\tsix\n" + hostsEnd + "\n" + hostsBegin + "\n127.254.0.1\torders\n" + hostsEnd + "\n"},
+		"other address":             {hostsBegin + "\n127.254.0.9\torders\nfd00::6\tsix\n" + hostsEnd + "\n", one, hostsBegin + "\n#27.254.0.9\torders\nfd00::6\tsix\n" + hostsEnd + "\n" + hostsBegin + "\n127.254.0.1\torders\n" + hostsEnd + "\n"},
 		"removed":                   {"a\n" + block + "b\n", nil, "a\nb\n"},
 		"nothing to remove":         {"a\n\n b ", nil, "a\n\n b "},
-		"two blocks":                {"a\n" + block + "b\n" + block + "c\n", one, "a\n" + block + "b\nc\n"},
-		"cut short":                 {"a\n" + hostsBegin + "\n1.2.3.4\told\n10.0.0.1 mine\n", one, "a\n" + block + "10.0.0.1 mine\n"},
-		"cut short at the end":      {"a\n" + hostsBegin + "\n1.2.3.4\told", one, "a\n" + block},
-		"older wording":             {"# connectd begin\n1.2.3.4\told\n" + hostsEnd + "\n", one, block},
+		"two blocks":                {"a\n" + block + "b\n" + block + "c\n", one, "a\n" + block + "b\n" + hostsBegin + "\n#27.254.0.1\torders\n#d00::6\tsix\n" + hostsEnd + "\nc\n"},
+		"removed with dead lines":   {"a\n" + hostsBegin + "\n#27.254.0.1\torders\n#d00::6\tsix\n##\n" + hostsEnd + "\n#c\n" + block, nil, "a\n#c\n"},
+		"cut short":                 {"a\n" + hostsBegin + "\n1.2.3.4\told\n10.0.0.1 mine\n", one, "a\n" + hostsBegin + "\n#.2.3.4\told\n10.0.0.1 mine\n" + block},
+		"cut short at the end":      {"a\n" + hostsBegin + "\n1.2.3.4\told", one, "a\n" + hostsBegin + "\n#.2.3.4\told\n" + block},
+		"older wording":             {"# connectd begin\n1.2.3.4\told\n" + hostsEnd + "\n", one, "# connectd begin\n#.2.3.4\told\n" + hostsEnd + "\n" + block},
 	} {
 		path := filepath.Join(t.TempDir(), "hosts")
 		if err := os.WriteFile(path, []byte(test.old), 0o640); err != nil {
@@ -101,22 +110,183 @@ func TestWriteHostsCreates(t *testing.T) {
 	}
 }
 
-// Whatever is outside of the block stays, byte for byte.
-func FuzzReplaceBlock(f *testing.F) {
+// afterWrite is text after WriteHosts.
+func afterWrite(l layout, text []byte) []byte {
+	out := bytes.Clone(text)
+	if l.size >= 0 {
+		out = out[:l.size]
+	}
+	out = append(out, l.append...)
+	for _, d := range l.dead {
+		out[d.at] = '#'
+	}
+	return out
+}
+
+// Whatever is outside of the blocks stays, byte for byte.
+func FuzzHostsFile(f *testing.F) {
 	f.Add([]byte("127.0.0.1 localhost\n"))
 	f.Add([]byte("a\n" + hostsBegin + "\n1.2.3.4\told\nmine\n" + hostsEnd))
-	block := formatBlock([]HostEntry{entry4("orders", "127.254.0.1")})
+	f.Add([]byte("a\n" + hostsBegin + "\n127.254.0.1\torders\n#27.254.0.1\tx\n##\n" + hostsEnd + "\nb"))
+	entries := []HostEntry{entry4("orders", "127.254.0.1")}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		once := replaceBlock(text, block)
-		if !bytes.Equal(replaceBlock(once, block), once) {
-			t.Fatal("not idempotent")
+		once := afterWrite(layOut(text, entries), text)
+		if again := afterWrite(layOut(once, entries), once); !bytes.Equal(again, once) {
+			t.Fatalf("not idempotent: %q became %q", once, again)
 		}
-		if !bytes.Contains(text, []byte("# connectd")) {
-			if got := replaceBlock(once, nil); string(bytes.TrimSuffix(got, []byte("\n"))) != string(bytes.TrimSuffix(text, []byte("\n"))) {
-				t.Fatalf("%q became %q", text, got)
-			}
+		was, is := withoutBlocks(text), withoutBlocks(once)
+		if string(bytes.TrimSuffix(is, []byte("\n"))) != string(bytes.TrimSuffix(was, []byte("\n"))) {
+			t.Fatalf("%q became %q", was, is)
+		}
+		if names := parseHosts(once); !bytes.Contains(text, []byte("orders")) && names["orders"] != "127.254.0.1" {
+			t.Fatalf("orders is %q in %q", names["orders"], once)
 		}
 	})
+}
+
+// parseHosts reads names as libc does: the first line of a name counts.
+func parseHosts(text []byte) map[string]string {
+	names := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		if f := strings.Fields(line); len(f) > 1 {
+			if _, err := netip.ParseAddr(f[0]); err != nil {
+				continue
+			}
+			for _, name := range f[1:] {
+				if names[name] == "" {
+					names[name] = f[0]
+				}
+			}
+		}
+	}
+	return names
+}
+
+// A reader may see what a file was up to any byte and what it is from there,
+// or a new page of it late: every name leads to an address that it has or had,
+// and a name that stays is never missing.
+func TestHostsFileIsNeverTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	own := "127.0.0.1 localhost\n10.1.2.3 ip-10-1-2-3\n"
+	if err := os.WriteFile(path, []byte(own), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	addrs := map[string]string{}
+	before := []byte(own)
+	compacted := false
+	for step := range 150 {
+		had := maps.Clone(addrs)
+		for range 1 + r.IntN(40) {
+			name := "svc-" + strings.Repeat("x", r.IntN(30)) // most are prefixes of others
+			if r.IntN(3) == 0 {
+				delete(addrs, name)
+			} else if addrs[name] == "" || r.IntN(50) == 0 {
+				addrs[name] = fmt.Sprintf("127.254.%d.%d", r.IntN(256), r.IntN(256))
+			}
+			name = fmt.Sprintf("n%d", r.IntN(400))
+			addrs[name] = fmt.Sprintf("127.254.%d.%d", len(name), r.IntN(2))
+		}
+		var entries []HostEntry
+		for _, name := range slices.Sorted(maps.Keys(addrs)) {
+			entries = append(entries, entry4(name, addrs[name]))
+		}
+		l := layOut(before, entries)
+		commented := bytes.Clone(before)
+		for _, d := range l.dead {
+			commented[d.at] = '#'
+		}
+		if err := WriteHosts(path, entries); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := parseHosts(after); len(got) != len(addrs)+2 {
+			maps.DeleteFunc(got, func(name, addr string) bool { return addrs[name] == addr })
+			t.Fatalf("step %d: %d names too many, and %v", step, len(got)-2, got)
+		}
+		shrunk := l.size >= 0
+		compacted = compacted || shrunk
+		check := func(seen []byte, why string) {
+			t.Helper()
+			names := parseHosts(seen)
+			for name, addr := range names {
+				if name != "localhost" && name != "ip-10-1-2-3" && addr != had[name] && addr != addrs[name] {
+					t.Fatalf("step %d, %s: %s is %s, want %q or %q", step, why, name, addr, had[name], addrs[name])
+				}
+			}
+			if names["localhost"] == "" || names["ip-10-1-2-3"] == "" {
+				t.Fatalf("step %d, %s: the container's own names are missing", step, why)
+			}
+			for name, addr := range had {
+				if addrs[name] == addr && names[name] != addr && !shrunk {
+					t.Fatalf("step %d, %s: %s is missing", step, why, name)
+				}
+			}
+		}
+		for range 40 {
+			cut := r.IntN(min(len(before), len(after)) + 1)
+			if shrunk { // read to the end before what is new comes
+				check(slices.Concat(before[:cut], commented[cut:]), "comments from "+fmt.Sprint(cut))
+				check(commented[:max(cut, l.size)], "cut off at "+fmt.Sprint(cut))
+				continue
+			}
+			check(slices.Concat(before[:cut], after[cut:]), "new from "+fmt.Sprint(cut))
+			check(slices.Concat(after[:cut], before[cut:min(len(before), max(cut, len(after)))]), "new up to "+fmt.Sprint(cut))
+		}
+		for n := (len(before)/page + 1) * page; n < len(after); n += page {
+			check(after[:n], "new pages up to "+fmt.Sprint(n))
+		}
+		before = after
+	}
+	if !compacted {
+		t.Error("the file was never made anew: this shows less than it should")
+	}
+}
+
+// What another process appends at the same time stays.
+func TestHostsFileOfOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	other, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	const lines = 500
+	done := make(chan error, 1)
+	go func() {
+		for i := range lines {
+			if _, err := fmt.Fprintf(other, "10.0.0.1\tother-%d\n", i); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for i := range lines {
+		if err := WriteHosts(path, []HostEntry{entry4("orders", "127.254.0.1"), entry4(fmt.Sprint("n", i/10), "127.254.0.2")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := parseHosts(text)
+	for i := range lines {
+		if names[fmt.Sprint("other-", i)] == "" {
+			t.Fatalf("other-%d is lost", i)
+		}
+	}
+	if names["orders"] != "127.254.0.1" || names["n49"] != "127.254.0.2" || names["n48"] != "" {
+		t.Errorf("names %v", names)
+	}
 }
 
 // hostsWorld is a responder without seats; flush makes its files current.
@@ -147,18 +317,12 @@ func TestHostsFileOfTask(t *testing.T) {
 	}
 	d := testPlan()
 	_, flush := hostsWorld(t, file, d)
-	want := "127.0.0.1 localhost\n" + hostsBegin + `
-127.254.0.3	both
-fd00::3	both
-127.254.1.1	cache
-127.254.1.3	full
-127.254.1.2	full.corp.example
-127.254.0.1	orders
-127.254.0.2	orders.prod
-fd00::6	six
-` + hostsEnd + "\n"
-	if got := flush(d); got != want {
-		t.Errorf("hosts file:\n%swant:\n%s", got, want)
+	want := []string{"127.0.0.1 localhost", "127.254.0.1	orders", "127.254.0.2	orders.prod", "127.254.0.3	both", "127.254.1.1	cache",
+		"127.254.1.2	full.corp.example", "127.254.1.3	full", "fd00::3	both", "fd00::6	six"}
+	// IPv6 may come in a block of its own: it is known when the task is attached.
+	got := slices.DeleteFunc(strings.Split(flush(d), "\n"), func(l string) bool { return l == "" || l[0] == '#' })
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("hosts file %q, want %q", got, want)
 	}
 }
 
@@ -196,8 +360,11 @@ func TestHostsFileWithdrawn(t *testing.T) {
 	}
 	r.Publish(d)
 	r.Withdraw(false)
-	if after := awaitHosts(t, r, file, "orders"); after != before {
-		t.Errorf("put back is\n%swas\n%s", after, before)
+	after := awaitHosts(t, r, file, "orders")
+	for line := range strings.Lines(before) { // IPv6 may have been found meanwhile
+		if !strings.Contains(after, line) {
+			t.Errorf("put back is\n%swas\n%s", after, before)
+		}
 	}
 }
 
@@ -236,11 +403,11 @@ func TestHostsFileOfLargeScope(t *testing.T) {
 		}
 		describe(t, q, w.ask(t, pack(t, q)))
 	}
-	want := hostsBegin + "\n127.254.0.3\tservice-00003.prod\n127.254.0.5\tservice-00005\n127.254.0.9\tservice-00009\n" + hostsEnd + "\n"
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := os.ReadFile(file); string(got) != want {
+	want := map[string]string{"service-00003.prod": "127.254.0.3", "service-00005": "127.254.0.5", "service-00009": "127.254.0.9"}
+	if got, _ := os.ReadFile(file); !maps.Equal(parseHosts(got), want) {
 		t.Errorf("hosts file:\n%swant:\n%s", got, want)
 	}
 }
@@ -258,4 +425,95 @@ func TestAskedNamesAreBounded(t *testing.T) {
 	if n := len(*a.names.Load()); n != maxHosts {
 		t.Errorf("%d names kept", n)
 	}
+}
+
+// listedHosts is upkeep over a plan with one task for each file, until stopped.
+func listedHosts(t *testing.T, list string, files ...string) *hosts {
+	t.Helper()
+	d := testPlan()
+	d.Tasks[0].HostsFiles = files
+	if len(files) == 0 {
+		d.Tasks = nil
+	}
+	st := (&state{table: newTable()}).next(d)
+	h := startHosts(func() *state { return st }, list, quiet())
+	h.wake()
+	return h
+}
+
+// Blocks in files of earlier tasks are found after a crash: by the next run,
+// when it knows its tasks, and by an unload.
+func TestHostsFilesAreListed(t *testing.T) {
+	dir := t.TempDir()
+	list, a, b := filepath.Join(dir, "list.json"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	has := func(why, file string, want bool) {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil || (parseHosts(text)["orders"] != "") != want {
+			t.Errorf("%s: %s is %q (%v)", why, file, text, err)
+		}
+	}
+	listedHosts(t, list, a, b).close()
+	has("first run", a, true)
+	has("first run", b, true)
+	// Its end is not the tasks': the same as a crash, for nothing is done at it.
+	listedHosts(t, list, b).close()
+	has("a's task is not found yet", a, true)
+	h := listedHosts(t, list, b)
+	h.prune.Store(true)
+	h.wake()
+	h.close()
+	has("a's task is gone", a, false)
+	has("a's task is gone", b, true)
+	if files, err := readHostsList(list); err != nil || !slices.Equal(files, []string{b}) {
+		t.Errorf("listed %q (%v)", files, err)
+	}
+	if err := RemoveHosts(list); err != nil {
+		t.Fatal(err)
+	}
+	has("unloaded", b, false)
+	if _, err := os.Stat(list); !os.IsNotExist(err) {
+		t.Errorf("the list is left: %v", err)
+	}
+	for why, path := range map[string]string{"no list": list, "none kept": ""} {
+		if err := RemoveHosts(path); err != nil {
+			t.Errorf("%s: %s", why, err)
+		}
+	}
+	// A file that went with its container is no error, one that cannot be
+	// written stays listed.
+	gone := filepath.Join(dir, "gone", "hosts")
+	if err := os.WriteFile(list, []byte(`["`+gone+`", "`+dir+`"]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveHosts(list); err == nil || strings.Contains(err.Error(), gone) {
+		t.Errorf("error %v, want one of %s alone", err, dir)
+	}
+	if files, err := readHostsList(list); err != nil || len(files) != 2 {
+		t.Errorf("listed %q (%v)", files, err)
+	}
+}
+
+// A hosts file that Docker made anew gets its names again.
+func TestHostsFileMadeAnew(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hosts")
+	synctest.Test(t, func(t *testing.T) {
+		h := listedHosts(t, "", file)
+		defer h.close()
+		has := func(why string, want bool) {
+			t.Helper()
+			synctest.Wait()
+			text, err := os.ReadFile(file)
+			if err != nil || (parseHosts(text)["orders"] != "") != want {
+				t.Errorf("%s: %q (%v)", why, text, err)
+			}
+		}
+		has("at first", true)
+		if err := os.WriteFile(file, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		has("made anew", false)
+		time.Sleep(hostsCheck)
+		has("looked at", true)
+	})
 }

@@ -53,8 +53,17 @@ type Params struct {
 	// Refused, if set, is told of queries for names outside of a task's scope,
 	// of each name once a second. It must not wait.
 	Refused func(Refusal)
+	// Demand, if set, is told of every name that is asked for, lower case and
+	// without the last dot, with the namespaces that the task may use. true
+	// says that a source may know it and has not looked yet: then the query
+	// waits until Wait returns. Demand must not wait.
+	Demand func(name string, namespaces []string) (cold bool)
+	Wait   func(ctx context.Context, name string, namespaces []string)
 	// PortFile keeps the ports of the sockets over restarts, as JSON.
 	PortFile string
+	// HostsList keeps which hosts files have names of ours in them, as JSON, for
+	// RemoveHosts and for the next run. "" keeps nothing.
+	HostsList string
 	// Timeout is how long a resolver may take for one UDP query or one TCP
 	// connect; the task gets no answer after it. 0 is 5 s.
 	Timeout time.Duration
@@ -89,7 +98,7 @@ func New(p Params) (*Responder, error) {
 	r.buffers.New = func() any { return new([maxMessage]byte) }
 	r.state.Store(&state{table: newTable()})
 	r.ports = loadPorts(p.PortFile, p.Log)
-	r.hosts = startHosts(r.state.Load, p.Log)
+	r.hosts = startHosts(r.state.Load, p.HostsList, p.Log)
 	return r, nil
 }
 
@@ -112,6 +121,14 @@ func (r *Responder) Publish(d *plan.Desired) {
 // not wait until that is done.
 func (r *Responder) Withdraw(yes bool) {
 	r.hosts.withdrawn.Store(yes)
+	r.hosts.wake()
+}
+
+// PruneHosts removes the names from hosts files that an earlier run has written
+// and that are no planned task's. Call it once everybody who lists tasks has
+// answered: a task that is merely not found yet needs its names.
+func (r *Responder) PruneHosts() {
+	r.hosts.prune.Store(true)
 	r.hosts.wake()
 }
 

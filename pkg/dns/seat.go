@@ -57,9 +57,7 @@ func (r *Responder) Attach(ctx context.Context, task *plan.Task, ns *netns.Handl
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach DNS of task %s: %w", task.Name, err), s.Close())
 	}
-	if len(task.HostsFiles) > 0 {
-		s.asked = r.hosts.attach(task.ID, s.ipv6)
-	}
+	s.asked = r.hosts.attach(task.ID, s.ipv6)
 	r.mu.Lock()
 	r.seats[s] = struct{}{}
 	r.mu.Unlock()
@@ -259,7 +257,13 @@ func (s *Seat) view() view {
 }
 
 // handle decides on one message and counts it, unless it is to be forwarded.
-func (s *Seat) handle(msg, out []byte) ([]byte, outcome) {
+// It is to wait first if there are names to be looked up.
+func (s *Seat) handle(msg, out []byte) (answer []byte, o outcome, cold []string) {
+	answer, o, m := s.decide(msg, out)
+	return answer, o, s.cold(msg, m, o)
+}
+
+func (s *Seat) decide(msg, out []byte) ([]byte, outcome, match) {
 	answer, o, m := handle(s.view(), msg, out)
 	if o != forwarded {
 		s.r.counters.count(o)
@@ -271,5 +275,5 @@ func (s *Seat) handle(msg, out []byte) ([]byte, outcome) {
 	case s.asked != nil:
 		s.asked.add(m.name.DNSName)
 	}
-	return answer, o
+	return answer, o, m
 }

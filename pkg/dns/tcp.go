@@ -86,7 +86,11 @@ func (c *stream) run() {
 			}
 			return
 		}
-		answer, o := s.handle(msg[2:], out)
+		answer, o, cold := s.handle(msg[2:], out)
+		if len(cold) > 0 {
+			s.await(cold)
+			answer, o, _ = s.decide(msg[2:], out)
+		}
 		switch {
 		case o == forwarded:
 			err = c.forward(msg)

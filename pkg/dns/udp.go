@@ -69,8 +69,10 @@ func (v *server) serveUDP() {
 				}
 				return
 			}
-			answer, o := v.seat.handle(query[:n], out)
-			if o == forwarded {
+			answer, o, cold := v.seat.handle(query[:n], out)
+			if len(cold) > 0 {
+				v.later(query[:n], client, cold)
+			} else if o == forwarded {
 				v.forward(query[:n], client)
 			} else if answer != nil {
 				v.reply(answer, client)

@@ -105,6 +105,7 @@ type Service struct {
 	LoadBalancing LoadBalancing
 	Drain         Drain
 	Outlier       Outlier
+	Publish       bool       // static endpoints are registered for other nodes too
 	HTTP          *HTTP      // nil: nothing is known but the transport
 	Endpoints     []Endpoint // sorted by Address, each Address once
 }

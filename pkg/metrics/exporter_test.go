@@ -79,6 +79,14 @@ func fullWorld() Sources {
 		return Catalog{Files: 2, Failing: 1, Reload: Reload{Last: at.Add(time.Minute), LastSuccess: at}}
 	}
 	src.Config = func() Reload { return Reload{Last: at, LastSuccess: at, OK: true} }
+	src.CloudWatch = func() CloudWatch {
+		return CloudWatch{
+			Calls: 7, Errors: 2, Sent: 900, Dropped: []Counter{{"full", 3}, {"old", 0}}, Queued: 12, LastSuccess: at,
+		}
+	}
+	src.Instance = func() Instance {
+		return Instance{Notices: map[string]bool{"spot": true, "ecs": false}, Errors: 4, LastSuccess: at}
+	}
 	src.Heartbeat = func() time.Time { return at.Add(1500 * time.Millisecond) }
 	src.Build = Build{Version: "1.2.3", Revision: "abcdef0"}
 	return src

@@ -85,6 +85,15 @@ type families struct {
 	configSuccess  *family
 	configOK       *family
 
+	cloudWatchCalls   *family
+	cloudWatchSent    *family
+	cloudWatchDropped *family
+	cloudWatchQueued  *family
+	cloudWatchSuccess *family
+	instanceNotice    *family
+	instanceErrs      *family
+	instanceSuccess   *family
+
 	heartbeat *family
 	folded    *family
 	series    *family
@@ -105,6 +114,7 @@ func newFamilies() *families {
 	f.addHTTP(add)
 	f.addNode(add)
 	f.addDaemon(add)
+	f.addAWS(add)
 	return f
 }
 

@@ -41,6 +41,12 @@ func (s *state) emitNode(f *families, out *scrape) {
 	if src.Config != nil {
 		emitReload(f.configReload, f.configSuccess, f.configOK, src.Config(), out)
 	}
+	if src.CloudWatch != nil {
+		emitCloudWatch(f, out, src.CloudWatch())
+	}
+	if src.Instance != nil {
+		emitInstance(f, out, src.Instance())
+	}
 	if src.Heartbeat != nil {
 		out.add(f.heartbeat, unixSeconds(src.Heartbeat()), nil)
 	}

@@ -32,6 +32,8 @@ type Sources struct {
 	Reconcile  func() Reconcile
 	Catalog    func() Catalog
 	Config     func() Reload
+	CloudWatch func() CloudWatch // nil unless it is on
+	Instance   func() Instance
 	Heartbeat  func() time.Time // when the main loop last went round
 	Build      Build
 

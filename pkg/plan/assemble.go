@@ -18,7 +18,7 @@ func (p *Planner) assemble() *Desired {
 	if last == nil {
 		last = &Desired{}
 	}
-	next := &Desired{Revision: last.Revision + 1, Services: p.planned(last.Services)}
+	next := &Desired{Revision: last.Revision + 1, Services: p.planned(last.Services), Ready: p.ready}
 	next.Wake = p.sweepEjections()
 	next.Local = p.planLocal(last.Local)
 	next.Tasks = p.planTasks(next)

@@ -17,6 +17,10 @@ type Desired struct {
 	Tasks    []*Task    // sorted by name
 	Local    []Served   // what local tasks serve, sorted by task, service and address
 
+	// Ready is where the forwarder tells a task whether it is ready, the same
+	// in every plan. It is no service's, and every task may use it.
+	Ready Frontend
+
 	// Terminate lists endpoints whose connections must end now: a once
 	// healthy endpoint that a probe declared dead, or a drain past its
 	// deadline. It is level-triggered: an endpoint stays listed as long as

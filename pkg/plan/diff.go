@@ -15,6 +15,7 @@ import (
 type Change struct {
 	Endpoints     []EndpointChange
 	Services      []*Service // whose slots, policy or frontends differ
+	Ready         Frontend   // Desired.Ready, if it differs
 	DropFrontends []Frontend // named by no service any more
 	DropServices  []lb.ServiceID
 	Tasks         []*Task
@@ -31,7 +32,7 @@ type EndpointChange struct {
 
 // Empty reports whether there is nothing to do.
 func (c *Change) Empty() bool {
-	return len(c.Endpoints)+len(c.Services)+len(c.DropFrontends)+len(c.DropServices)+len(c.Tasks)+len(c.DropTasks) == 0
+	return len(c.Endpoints)+len(c.Services)+len(c.DropFrontends)+len(c.DropServices)+len(c.Tasks)+len(c.DropTasks) == 0 && !c.Ready.Address.IsValid()
 }
 
 // Diff compares two plans. prev may be nil: then everything in next is new and
@@ -41,6 +42,9 @@ func Diff(prev, next *Desired) *Change {
 	c := &Change{}
 	if prev == nil {
 		prev = &Desired{}
+	}
+	if prev.Ready != next.Ready {
+		c.Ready = next.Ready
 	}
 	merge(prev.Services, next.Services, func(a, b *Service) int { return a.Name.Compare(b.Name) }, c.service)
 	merge(prev.Tasks, next.Tasks, func(a, b *Task) int { return cmp.Compare(a.Name, b.Name) }, c.task)

@@ -35,6 +35,21 @@ func (d *Desired) Serves(task string) []Served {
 	return d.Local[from:to:to]
 }
 
+// Readiness says whether a task is ready, and if not why, for people.
+func (d *Desired) Readiness(id lb.TaskID) (ok bool, detail string) {
+	i := slices.IndexFunc(d.Tasks, func(t *Task) bool { return t.ID == id })
+	switch {
+	case i < 0:
+		return false, "the task is not known any more"
+	case d.Tasks[i].Ready:
+		return true, ""
+	}
+	if detail = d.Missing(d.Tasks[i].Name); detail == "" {
+		detail = "no catalog was read yet"
+	}
+	return false, detail
+}
+
 // Missing says what a task waits for until it is ready, for people; "" when
 // all it serves is exposed.
 func (d *Desired) Missing(task string) string {

@@ -73,7 +73,8 @@ type Planner struct {
 	taskNames    map[lb.TaskID]string
 	taskProblems []string
 
-	vips vipTable
+	vips  vipTable
+	ready Frontend
 
 	namespaceIDs, serviceIDs, endpointIDs, taskIDs pool
 
@@ -92,20 +93,19 @@ type namespace struct {
 // to it; any other line that does not parse is an error naming it.
 func New(cfg Config, journal []byte) (*Planner, error) {
 	p := &Planner{
-		cfg:        cfg,
-		unsettled:  make(map[*service]struct{}),
-		troubled:   make(map[*service]struct{}),
-		local:      make(map[*service]struct{}),
-		endpoints:  make([]endpointInfo, 1),
-		byID:       make([]*service, 1),
-		reasons:    make(map[lb.EndpointID]string),
-		ejections:  make(map[lb.EndpointID][]ejection),
-		spent:      make(map[caller]uint32),
-		drains:     make(map[lb.ServiceName][]netip.AddrPort),
-		namespaces: make(map[string]*namespace),
-		tasks:      make(map[string]*task),
-		taskNames:  make(map[lb.TaskID]string),
-
+		cfg:          cfg,
+		unsettled:    make(map[*service]struct{}),
+		troubled:     make(map[*service]struct{}),
+		local:        make(map[*service]struct{}),
+		endpoints:    make([]endpointInfo, 1),
+		byID:         make([]*service, 1),
+		reasons:      make(map[lb.EndpointID]string),
+		ejections:    make(map[lb.EndpointID][]ejection),
+		spent:        make(map[caller]uint32),
+		drains:       make(map[lb.ServiceName][]netip.AddrPort),
+		namespaces:   make(map[string]*namespace),
+		tasks:        make(map[string]*task),
+		taskNames:    make(map[lb.TaskID]string),
 		namespaceIDs: newPool(lb.MaxNamespaces),
 		serviceIDs:   newPool(cfg.MaxServices),
 		endpointIDs:  newPool(cfg.MaxEndpoints),
@@ -118,6 +118,7 @@ func New(cfg Config, journal []byte) (*Planner, error) {
 	if p.vips, err = newVIPTable(cfg.VIP4, cfg.VIP6); err != nil {
 		return nil, err
 	}
+	p.ready = Frontend{netip.AddrPortFrom(ReadyVIP(cfg.VIP4), readyPort), lb.TCP}
 	if err := p.replay(journal); err != nil {
 		return nil, fmt.Errorf("read plan journal: %w", err)
 	}

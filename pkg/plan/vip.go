@@ -7,8 +7,25 @@ import (
 	"net/netip"
 )
 
+var defaultVIP4 = netip.MustParsePrefix("127.254.0.0/16")
+
+// readyPort is HTTP's: a health check is a short line that people type.
+const readyPort = 80
+
 // reserved is how many addresses at the end of a VIP range are connectd's own.
 const reserved = 16
+
+// ReadyVIP is the address in a VIP range, zero for the default one, at which
+// a task asks on port 80 whether it is ready: the second to last.
+func ReadyVIP(v4 netip.Prefix) netip.Addr {
+	if !v4.IsValid() {
+		v4 = defaultVIP4
+	}
+	base := v4.Masked().Addr().As4()
+	last := binary.BigEndian.Uint32(base[:]) | (1<<(32-v4.Bits()) - 1)
+	binary.BigEndian.PutUint32(base[:], last-1)
+	return netip.AddrFrom4(base)
+}
 
 // vipTable maps names to addresses. An address is a hash of namespace and
 // name, and on a collision the next free one: nodes that saw the same catalog
@@ -34,7 +51,7 @@ type vip struct {
 
 func newVIPTable(v4, v6 netip.Prefix) (vipTable, error) {
 	if !v4.IsValid() {
-		v4 = netip.MustParsePrefix("127.254.0.0/16")
+		v4 = defaultVIP4
 	}
 	if !v6.IsValid() {
 		v6 = netip.MustParsePrefix("fd63:6f6e:6e65:6374::/64")

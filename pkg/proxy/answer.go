@@ -25,19 +25,25 @@ const (
 	reasonNeedsHTTP2   = "needs_http2" // the service speaks HTTP/2 only
 	reasonNeedsHTTP1   = "needs_http1"
 	reasonBodyFraming  = "bad_body"
+	reasonNotReady     = "not_ready" // to a task that asked whether it is; no refusal of a request
 )
 
 // refuse answers in the endpoint's place. The client's connection lives on
 // where the request's end is known.
 func (x *exchange) refuse(status int, reason string) ending {
-	l := x.l
 	x.letGo()
 	x.deadline.stop()
 	x.leave(route.NoFailure, false)
-	x.status, x.reason, x.committed = status, reason, true
+	x.reason = reason
+	return x.answerSelf(status, "x-connectd-reason: "+reason+"\r\n", "connectd: "+http.StatusText(status)+" ("+reason+")\n")
+}
+
+// answerSelf sends an answer of connectd's own. fields are whole lines.
+func (x *exchange) answerSelf(status int, fields, text string) ending {
+	l := x.l
+	x.status, x.committed = status, true
 	parsed := x.head.Size > 0 && x.size == x.head.Size && status != 400
 	keep := parsed && x.replayable && x.body.finished() && !x.head.Close && x.head.Minor == 1 && !x.leaving()
-	text := "connectd: " + http.StatusText(status) + " (" + reason + ")\n"
 	b := l.free.get(smallBuffer)
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
@@ -45,12 +51,12 @@ func (x *exchange) refuse(status int, reason string) ending {
 	b = append(b, http.StatusText(status)...)
 	b = append(b, "\r\ndate: "...)
 	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
-	b = append(b, "\r\ncontent-type: text/plain; charset=utf-8\r\nx-connectd-reason: "...)
-	b = append(b, reason...)
+	b = append(b, "\r\ncontent-type: text/plain; charset=utf-8\r\n"...)
+	b = append(b, fields...)
 	if !keep {
-		b = append(b, "\r\nconnection: close"...)
+		b = append(b, "connection: close\r\n"...)
 	}
-	b = append(b, "\r\ncontent-length: "...)
+	b = append(b, "content-length: "...)
 	b = strconv.AppendInt(b, int64(len(text)), 10)
 	b = append(b, "\r\n\r\n"...)
 	x.reply = flow{done: true}

@@ -231,6 +231,8 @@ func (x *exchange) serve() ending {
 		return end
 	}
 	switch {
+	case l.p.asksReady(x.c.vip):
+		return x.tellReady()
 	case x.route == nil:
 		return x.refuse(503, reasonNoService)
 	case x.task == nil || !route.Allows(x.task, x.route):

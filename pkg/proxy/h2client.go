@@ -27,7 +27,7 @@ func (c *client) speaksHTTP2() bool {
 	c.x.req = nil
 	c.l.recycle(c.x)
 	c.x = nil
-	if r := c.l.p.table.Route(c.vip); r != nil && r.HTTP.Protocol == lb.AppHTTP {
+	if r := c.l.p.table.Route(c.vip); r != nil && r.HTTP.Protocol == lb.AppHTTP || c.l.p.asksReady(c.vip) {
 		c.l.p.refused(reasonNeedsHTTP1)
 		c.write([]byte(goAwayHTTP1), false)
 		c.closeLingering()

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -58,6 +59,10 @@ type Params struct {
 	Forward func(Listeners) (Forwarder, error)
 	// Strike takes runs of failures. It must not wait.
 	Strike func(lb.Strike)
+	// Ready answers for a task that asks at ReadyAt whether it is ready, and
+	// why not, in a line. It must not wait. nil: nobody asks.
+	Ready   func(lb.TaskID) (ok bool, detail string)
+	ReadyAt netip.AddrPort
 	// Access takes access log entries; nil discards them.
 	Access *accesslog.Logs
 	// Loops is how many goroutines carry requests; 0 is one for every two cores.

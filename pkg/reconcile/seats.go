@@ -243,5 +243,5 @@ func (s *Seats) close() {
 // sameSockets reports whether the sockets made for one serve the other.
 func sameSockets(a, b *plan.Task) bool {
 	return a.ID == b.ID && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID &&
-		slices.Equal(a.HostsFiles, b.HostsFiles) && slices.Equal(a.Resolvers, b.Resolvers)
+		slices.Equal(a.Resolvers, b.Resolvers)
 }

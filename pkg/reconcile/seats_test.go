@@ -191,7 +191,7 @@ func TestSeatsAttachAgain(t *testing.T) {
 		"avoid":      {func(t *plan.Task) { t.Avoid = []lb.EndpointID{1} }, 1},
 		"search":     {func(t *plan.Task) { t.Search = []string{"example"} }, 1},
 		"resolvers":  {func(t *plan.Task) { t.Resolvers = []netip.Addr{other} }, 2},
-		"hosts file": {func(t *plan.Task) { t.HostsFiles = []string{"/etc/hosts"} }, 2},
+		"hosts file": {func(t *plan.Task) { t.HostsFiles = []string{"/etc/hosts"} }, 1},
 		"id":         {func(t *plan.Task) { t.ID = 2 }, 2},
 		"netns":      {func(t *plan.Task) { t.NetnsCookie = 2 }, 2},
 		"cgroup":     {func(t *plan.Task) { t.CgroupID = 2 }, 2},

@@ -31,10 +31,10 @@ func TestParseJSON(t *testing.T) {
 		`null`:                                            "j: has no value",
 		`{"port": {"a": [1]}}`:                            "j: port: a mapping is not a whole number in decimal",
 		strings.Repeat("[", 33) + strings.Repeat("]", 33): "j: nested deeper than 32 levels",
-		strings.Repeat("[", 20000):                        "j: parse json: exceeded max depth",
+		strings.Repeat("[", 20000):                        "j: parse json: invalid character '[' exceeded max depth (at byte 10001)",
 		`"` + strings.Repeat("a", MaxJSON) + `"`:          "j: larger than 65536 bytes",
 	} {
-		if got := readJSON(in); got != want && !(strings.HasSuffix(want, "depth") && strings.HasPrefix(got, want)) {
+		if got := readJSON(in); got != want {
 			t.Errorf("%.80q: got\n%s\nwant\n%s", in, got, want)
 		}
 	}

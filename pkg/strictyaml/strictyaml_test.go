@@ -182,3 +182,22 @@ func FuzzParse(f *testing.F) {
 func text(m Map, key, def string) string {
 	return m.Checked(key, def, func(string) string { return "" })
 }
+
+func TestFloat(t *testing.T) {
+	for text, want := range map[string]string{
+		"0.2": "0.2", "3": "3", "-1": "-1", "": "7 has no value", "1e3": "7 1e3 is not a number", ".5": "7 .5 is not a number", "0x1": "7 0x1 is not a number",
+		".inf": "7 .inf is not a number", "010": "7 010 is not a number", "'2'": `7 "2" is not a number`, "101": "7 101 is not in -1-100",
+	} {
+		doc, err := Parse("f", []byte("a: 1\nx: "+text+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprint(doc.Root().Map("a", "x").Get("x").Float(7, -1, 100))
+		if err := doc.Err(); err != nil {
+			got += strings.TrimPrefix(err.Error(), "f:2: x:")
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}

@@ -110,19 +110,41 @@ func (v Value) Seconds(def, lo, hi time.Duration) time.Duration {
 	if v.node == nil || v.null() {
 		return def
 	}
-	s := v.node.Value
-	whole, frac, point := strings.Cut(s, ".")
-	number := decimal(strings.TrimPrefix(whole, "-")) && (!point || digits(frac))
-	if v.node.Tag != "!!int" && v.node.Tag != "!!float" || !number {
+	if !v.number() {
 		v.mismatch("a number of seconds")
 		return def
 	}
-	d, err := time.ParseDuration(s + "s")
+	d, err := time.ParseDuration(v.node.Value + "s")
 	if err != nil || d < lo || d > hi {
 		v.mismatch(fmt.Sprintf("in %s-%s seconds", seconds(lo), seconds(hi)))
 		return def
 	}
 	return d
+}
+
+// Float returns a number from lo to hi, whole or with decimals, or def if the
+// value is absent or wrong.
+func (v Value) Float(def, lo, hi float64) float64 {
+	if v.node == nil || v.null() {
+		return def
+	}
+	if !v.number() {
+		v.mismatch("a number")
+		return def
+	}
+	f, err := strconv.ParseFloat(v.node.Value, 64)
+	if err != nil || f < lo || f > hi {
+		v.mismatch(fmt.Sprintf("in %g-%g", lo, hi))
+		return def
+	}
+	return f
+}
+
+// number reports whether the value is digits, or digits with a point between:
+// no exponent, no infinity.
+func (v Value) number() bool {
+	whole, frac, point := strings.Cut(v.node.Value, ".")
+	return (v.node.Tag == "!!int" || v.node.Tag == "!!float") && decimal(strings.TrimPrefix(whole, "-")) && (!point || digits(frac))
 }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

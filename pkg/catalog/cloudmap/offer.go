@@ -245,13 +245,22 @@ func (s *Source) Stay() {
 	s.nudge()
 }
 
-// Registered says whether an instance of a service is registered, healthy, and
-// was seen by a read like other nodes' reads.
-func (s *Source) Registered(name lb.ServiceName, id string) bool {
+// Registered says whether all instances of an id in a namespace are registered,
+// healthy, and were seen by a read like other nodes' reads.
+func (s *Source) Registered(namespace, id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.registrar.publications[key(name, id)]
-	return p != nil && p.Seen && p.In.State == stateHealthy
+	found := false
+	for _, p := range s.registrar.publications {
+		if p.ID != id || p.Namespace != namespace {
+			continue
+		}
+		if !p.Seen || p.In.State != stateHealthy {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // Refresh says that Params.Weights or Params.Namespaces have changed.

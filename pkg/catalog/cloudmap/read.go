@@ -439,7 +439,7 @@ func (s *Source) settle(o *origin, list []sdtypes.HttpInstanceSummary, revision 
 	}
 	s.adopt(o)
 	s.dirty[o.service] = struct{}{}
-	s.soon(10 * time.Second)
+	s.soon(2 * time.Second)
 }
 
 func (s *Source) forbidden(in *instance) bool {

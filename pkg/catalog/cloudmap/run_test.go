@@ -45,7 +45,7 @@ func TestRun(t *testing.T) {
 		if services, _ := nodes["b"].Snapshot(); len(services) != 1 || len(services[0].Endpoints) != 1 {
 			t.Errorf("b has %v", services)
 		}
-		if !nodes["a"].Registered(lb.ServiceName{Namespace: "prod", DiscoveryName: "orders"}, "t1") {
+		if !nodes["a"].Registered("prod", "t1") {
 			t.Error("a has not seen its instance")
 		}
 		// With Cloud Map hanging a first query waits 2 s and no longer, and

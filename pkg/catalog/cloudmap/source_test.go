@@ -37,7 +37,7 @@ func TestJoin(t *testing.T) {
 	if s.Endpoints[0].Zone != "use1-az1" || s.Endpoints[0].Declared != lb.DeclaredHealthy || len(s.ClientAliases) != 1 || s.ClientAliases[0] != o.Service.ClientAliases[0] {
 		t.Errorf("b sees %+v", s)
 	}
-	if !a.Registered(lb.ServiceName{Namespace: "prod", DiscoveryName: "orders"}, "t1") {
+	if !a.Registered("prod", "t1") {
 		t.Error("a does not know that it is registered")
 	}
 	if a.show("orders") != "-" {

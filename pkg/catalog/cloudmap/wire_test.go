@@ -52,7 +52,7 @@ func TestWire(t *testing.T) {
 	go func() { done <- s.Run(run) }()
 	o := offerOf("t1", 1)
 	s.Offer([]Offer{o}, true)
-	for !s.Registered(o.Service.Name, "t1") {
+	for !s.Registered("prod", "t1") {
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -18,7 +18,7 @@ var (
 	fileKeys    = []string{"namespace", "services"}
 	serviceKeys = []string{
 		"discoveryName", "protocol", "appProtocol", "mode", "clientAliases", "healthCheck", "loadBalancing", "drain", "outlier",
-		"timeout", "retry", "accessLog", "endpoints",
+		"timeout", "retry", "accessLog", "endpoints", "publish",
 	}
 	addressKeys = []string{"address", "port", "zone", "weight", "draining"}
 )
@@ -96,6 +96,7 @@ func (r *reader) service(v strictyaml.Value) *lb.Service {
 			DiscoveryName: strings.Clone(m.Checked("discoveryName", "", settings.CheckDiscoveryName)),
 		},
 		Endpoints: r.endpoints(m.List("endpoints")),
+		Publish:   m.Bool("publish", false),
 	}
 	settings.Decoder{Local: true, Dir: r.dir, CheckCA: r.CheckCA}.Decode(m, s)
 	s.ClientAliases = settings.Aliases(m.Get("clientAliases"), s.Name)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,8 +23,10 @@ func (w *world) cli(want string, args ...string) map[string]any {
 	// The name has no address: requests go to the proxy, and those with a
 	// prefixed host too.
 	cmd := exec.CommandContext(w.t.Context(), debianCLI, append([]string{"--endpoint-url", "http://aws.test", "--output", "json"}, args...)...)
-	cmd.Env = append(append(w.server.Env(Caller{Label: "cli"}), w.server.ProxyEnv()...),
+	cmd.Env = append(slices.Concat(w.server.Env(Caller{Label: "cli"}), w.server.ProxyEnv()),
 		"AWS_MAX_ATTEMPTS=1", "AWS_PAGER=", "HOME="+w.t.TempDir(), "PATH=/usr/bin:/bin")
+	// The CLI takes an empty profile for one that is missing.
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return v == "AWS_PROFILE=" })
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()

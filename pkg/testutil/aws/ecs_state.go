@@ -203,17 +203,20 @@ func (c *Cloud) findCluster(account string, ref *string) (types.Cluster, error) 
 func pick[T any](all map[string]T, account, cluster string, refs []string) (found []T, failures []types.Failure) {
 	found, failures = []T{}, []types.Failure{}
 	for _, ref := range refs {
-		arn := ""
-		for candidate := range all {
-			if accountOf(candidate) == account && clusterOf(candidate) == cluster && (candidate == ref || lastOf(candidate) == ref) {
-				arn = candidate
+		arn := ref
+		if !strings.HasPrefix(ref, "arn:") {
+			for candidate := range all {
+				if lastOf(candidate) == ref && accountOf(candidate) == account && clusterOf(candidate) == cluster {
+					arn = candidate
+				}
 			}
 		}
-		if arn == "" {
+		v, ok := all[arn]
+		if !ok || accountOf(arn) != account || clusterOf(arn) != cluster {
 			failures = append(failures, types.Failure{Arn: new(ref), Reason: new("MISSING")})
 			continue
 		}
-		found = append(found, all[arn])
+		found = append(found, v)
 	}
 	return found, failures
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,11 +77,12 @@ func TestCloseEndsHanging(t *testing.T) {
 	w := newWorld(t, nil)
 	api := w.cloudMap(Caller{})
 	w.Inject(Fault{Kind: Hang})
-	ended := make(chan error, 1)
-	go func() { ended <- list(context.Background(), api) }()
-	for w.CallsOf(Call{}).Calls == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	sent, ended := make(chan struct{}), make(chan error, 1)
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) },
+	})
+	go func() { ended <- list(ctx, api) }()
+	<-sent
 	w.server.Close()
 	if err := <-ended; err == nil {
 		t.Error("a call that hung succeeds")

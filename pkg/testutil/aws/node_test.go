@@ -10,6 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // do sends a request on a connection of its own.
@@ -168,3 +170,30 @@ func TestAgent(t *testing.T) {
 	}
 	remove()
 }
+
+// TestHostPrefix: why clients of an endpoint that is an address need
+// noHostPrefix.
+func TestHostPrefix(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, test := range []struct {
+		prefix  string
+		options []func(*middleware.Stack) error
+	}{{"data-", nil}, {"", []func(*middleware.Stack) error{noHostPrefix}}} {
+		var host string
+		client := sd.NewFromConfig(w.config(Caller{}), func(o *sd.Options) {
+			o.APIOptions = append(o.APIOptions, test.options...)
+			o.HTTPClient = doer(func(r *http.Request) (*http.Response, error) {
+				host = r.URL.Host
+				return nil, io.ErrUnexpectedEOF
+			})
+		})
+		client.DiscoverInstances(t.Context(), &sd.DiscoverInstancesInput{NamespaceName: new("n"), ServiceName: new("s")})
+		if want := test.prefix + strings.TrimPrefix(w.server.URL, "http://"); host != want {
+			t.Errorf("the SDK calls %q, want %q", host, want)
+		}
+	}
+}
+
+type doer func(*http.Request) (*http.Response, error)
+
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }

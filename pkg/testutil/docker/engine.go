@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,8 @@ type Options struct {
 	// NS is the namespace that dockerd runs in: the node's. Its docker0, iptables
 	// and published ports are there. nil makes one.
 	NS *netns.Handle
+	// Network is of awsvpc tasks; the zero value makes one that the node is on.
+	Network Network
 	// Dir is where the engine's folder is made; os.TempDir() by default. Unix
 	// sockets lie in it, so it must be short: at most 40 characters.
 	Dir string
@@ -57,13 +60,17 @@ type Engine struct {
 	opts   Options
 	ns     *netns.Handle
 	room   *room
-	cgroup *os.File // the v2 cgroup that dockerd is started in
+	net    *Network
+	vpc    *netns.Handle // of net, when it is the engine's own
+	cgroup *os.File      // the v2 cgroup that dockerd is started in
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil while dockerd is stopped
 	exited chan struct{} // closed when cmd has ended
-	tasks  int           // made so far, which numbers addresses
-	bridge bool          // of awsvpc tasks is there
+	tasks  int           // made so far, which numbers them
+
+	imageMu sync.Mutex
+	paused  bool // the pause image is there
 }
 
 // New starts an engine and returns when it answers. What killed processes left
@@ -95,6 +102,11 @@ func New(ctx context.Context, o Options) (_ *Engine, err error) {
 	}
 	if e.ns, err = e.room.netns(); err != nil {
 		return nil, err
+	}
+	if e.net = &o.Network; o.Network.NS == nil {
+		if err := e.makeNetwork(); err != nil {
+			return nil, fmt.Errorf("make network of tasks: %w", err)
+		}
 	}
 	if err := e.makeCgroup(); err != nil {
 		return nil, err
@@ -288,7 +300,28 @@ func (e *Engine) end(signal syscall.Signal) error {
 		return fmt.Errorf("stop dockerd: it had to be killed after %s: %s", stopTime, e.Log(10))
 	}
 	e.cmd = nil
-	return nil
+	return e.awaitContainerd()
+}
+
+// awaitContainerd waits until the containerd of a dockerd that ended has ended
+// too, and removes the file with its pid: the next dockerd takes it for alive
+// while init has not reaped it.
+func (e *Engine) awaitContainerd() error {
+	path := e.path("exec/containerd/containerd.pid")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil // it removed the file, or was never started
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	for deadline := time.Now().Add(stopTime); owned.Alive(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("stop containerd: process %d is alive after %s", pid, stopTime)
+		}
+	}
+	return os.Remove(path)
 }
 
 // Close kills dockerd, shims and containers, and removes all that was made.
@@ -308,7 +341,8 @@ func (e *Engine) Close() error {
 	// hold its own files alone.
 	e.room.close()
 	e.ns.Close()
-	e.room, e.ns = nil, nil
+	e.vpc.Close()
+	e.room, e.ns, e.vpc = nil, nil, nil
 	if e.dir != "" {
 		errs = append(errs, os.RemoveAll(e.dir))
 		e.dir = ""

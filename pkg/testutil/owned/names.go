@@ -68,3 +68,10 @@ func startTime(pid int) (string, error) {
 	}
 	return fields[19], nil
 }
+
+// Alive reports whether a process runs; one that ended and is not reaped does
+// not.
+func Alive(pid int) bool {
+	_, err := startTime(pid)
+	return !errors.Is(err, os.ErrNotExist)
+}

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"connectd/pkg/datapath"
+	"connectd/pkg/lb"
+	"connectd/pkg/metrics"
+	"connectd/pkg/metrics/cloudwatch"
+	"connectd/pkg/plan"
+)
+
+// cloudWatchWorld is a gRPC service with two endpoints, of which a local task
+// serves one.
+func cloudWatchWorld() *reading {
+	s := &plan.Service{
+		Service: &lb.Service{
+			Name: lb.ServiceName{Namespace: "prod", DiscoveryName: "orders"}, Protocol: lb.TCP, HTTP: &lb.HTTP{Protocol: lb.AppGRPC},
+		},
+		ID: 3,
+		Endpoints: []plan.Endpoint{
+			{ID: 31, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.1:80"), Task: "t1"}},
+			{ID: 32, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.2:80")}, State: lb.StateEjected},
+		},
+	}
+	ecs := &lb.ECSTask{Service: "orders-v2", Cluster: "shop"}
+	stats := metrics.HTTPStats{
+		Classes: []uint64{1, 0, 10, 3, 4, 5, 0}, Duration: metrics.Histogram{Counts: []uint64{23}, SumMicroseconds: 99}, Received: 7, Sent: 70,
+	}
+	return &reading{
+		plan: &plan.Desired{
+			Services: []*plan.Service{s}, Tasks: []*plan.Task{{Task: lb.Task{Name: "t1", NetnsCookie: 5, ECS: ecs}}},
+			Local: []plan.Served{{Service: s, Endpoint: &s.Endpoints[0]}},
+		},
+		kernel: map[lb.EndpointID]metrics.EndpointStats{32: {BytesSent: 100, BytesReceived: 20}},
+		http: metrics.HTTP{Forwarded: metrics.Requests{
+			Services:  map[lb.ServiceID]metrics.HTTPStats{3: stats},
+			Endpoints: map[lb.EndpointID]metrics.HTTPStats{31: stats},
+		}},
+		accepted: map[datapath.Port]datapath.Accepted{{Netns: 5, Number: 8080}: {
+			Active: 2, Accepted: 9, Bytes: datapath.Bytes{Sent: 1000, Received: 500},
+		}},
+		port: func(s plan.Served) (datapath.Port, bool) {
+			return datapath.Port{Netns: 5, Number: 8080}, s.Endpoint.Task == "t1"
+		},
+	}
+}
+
+func TestCloudWatchSnapshot(t *testing.T) {
+	r := cloudWatchWorld()
+	got := r.snapshot()
+	served := []cloudwatch.Served{
+		{
+			Key: "port 5:8080", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v2", Cluster: "shop"},
+			Active: 2, Connections: 9, Bytes: 1500,
+		},
+		{Key: "requests 0 of 3", DiscoveryName: "orders", Requests: 23, GRPCRequests: 23},
+	}
+	if !slices.Equal(got.Served, served) {
+		t.Errorf("served %+v\nwant %+v", got.Served, served)
+	}
+	called := []cloudwatch.Called{
+		{Key: "requests 0 of 3", DiscoveryName: "orders", Bytes: 77},
+		{
+			Key: "requests 0 of 31 at 10.0.0.1:80", DiscoveryName: "orders", Targets: 1, Requests: 23, Codes: [4]uint64{10, 3, 4, 5},
+			Time: cloudwatch.Histogram{Counts: []uint64{23}, SumMicroseconds: 99},
+		},
+		{Key: "connections 32 at 10.0.0.2:80", DiscoveryName: "orders", Bytes: 120},
+	}
+	if fmt.Sprint(got.Called) != fmt.Sprint(called) {
+		t.Errorf("called %+v\nwant %+v", got.Called, called)
+	}
+	r.plan.Services[0].Panic = true
+	if n := targetsOf(r.plan.Services[0]); n != 2 {
+		t.Errorf("%d targets in panic, want both", n)
+	}
+	if got := (&reading{}).snapshot(); got.Served != nil || got.Called != nil {
+		t.Errorf("without a plan %+v", got)
+	}
+}
+
+func TestServedPorts(t *testing.T) {
+	r := cloudWatchWorld()
+	if got := servedPorts(r.plan, r.port); !slices.Equal(got, []datapath.Port{{Netns: 5, Number: 8080}}) {
+		t.Errorf("ports %v", got)
+	}
+	r.plan.Services[0].Protocol = lb.UDP
+	if got := servedPorts(r.plan, r.port); got != nil {
+		t.Errorf("ports of a UDP service %v", got)
+	}
+	r.plan.Services[0].Protocol = lb.TCP
+	if got := servedPorts(r.plan, func(plan.Served) (datapath.Port, bool) { return datapath.Port{}, false }); got != nil {
+		t.Errorf("ports that nobody knows %v", got)
+	}
+}

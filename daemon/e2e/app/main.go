@@ -1,0 +1,117 @@
+// App is what containers of the tests run: a server that says who it is, and
+// clients that say what became of their calls. It is static, for its images
+// have nothing else, and ends at once on SIGTERM.
+//
+//	app serve ADDRESS NAME [DELAY]  HTTP; DELAY before it listens
+//	app early URL                   calls with its first instruction, then until it works; a JSON line
+//	app load URL DURATION           new connections, one after the other; a JSON line
+//	app get URL                     the body
+//	app wait                        until a signal
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) >= 3 && args[0] == "serve":
+		return serve(args[1], args[2], args[3:])
+	case len(args) == 2 && args[0] == "early":
+		return json.NewEncoder(os.Stdout).Encode(early(args[1]))
+	case len(args) == 3 && args[0] == "load":
+		d, err := time.ParseDuration(args[2])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(load(args[1], d))
+	case len(args) == 2 && args[0] == "get":
+		body, err := get(args[1])
+		fmt.Println(body)
+		return err
+	case len(args) == 1 && args[0] == "wait":
+		select {}
+	}
+	return fmt.Errorf("unknown %q", args)
+}
+
+func serve(address, name string, delay []string) error {
+	if len(delay) > 0 {
+		d, err := time.ParseDuration(delay[0])
+		if err != nil {
+			return err
+		}
+		time.Sleep(d) // a program that takes long to start
+	}
+	return http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(2 * time.Millisecond) // so that some requests are in flight when it ends
+		fmt.Fprint(w, name)
+	}))
+}
+
+// Outcome is what became of calls; each has a connection and a lookup of its own.
+type Outcome struct {
+	OK     int
+	Errors map[string]int
+	Early  string        // what the very first call came to, "" is well
+	After  time.Duration // from the first instruction to the first call that worked
+	Bodies map[string]int
+}
+
+func get(url string) (string, error) {
+	t := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext}
+	c := http.Client{Transport: t, Timeout: 10 * time.Second}
+	res, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", res.StatusCode, body)
+	}
+	return string(body), err
+}
+
+func early(url string) (o Outcome) {
+	begun := time.Now()
+	for first := true; time.Since(begun) < 10*time.Second; first = false {
+		body, err := get(url)
+		if err == nil {
+			o.OK, o.After, o.Bodies = 1, time.Since(begun), map[string]int{body: 1}
+			return o
+		}
+		if first {
+			o.Early = err.Error()
+		}
+		time.Sleep(time.Millisecond) // not to be a flood
+	}
+	return o
+}
+
+func load(url string, d time.Duration) Outcome {
+	o := Outcome{Errors: map[string]int{}, Bodies: map[string]int{}}
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		body, err := get(url)
+		if err != nil {
+			o.Errors[err.Error()]++
+			continue
+		}
+		o.OK++
+		o.Bodies[body]++
+	}
+	return o
+}

@@ -1,0 +1,318 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"connectd/pkg/catalog"
+	"connectd/pkg/catalog/cloudmap"
+	"connectd/pkg/control"
+	"connectd/pkg/instance"
+	"connectd/pkg/lb"
+	"connectd/pkg/plan"
+)
+
+const (
+	// identityWait bounds what a first start waits for the instance's metadata:
+	// the node's id in the registry is kept from then on.
+	identityWait = 3 * time.Second
+)
+
+// openRegistry makes the parts that share services with other nodes, if the
+// config has them. It writes nothing, and reads nothing but who this node is.
+func (d *daemon) openRegistry(c *Config) (err error) {
+	d.instance = instance.New(instance.Params{
+		Log: d.log.With("component", "instance"), Changed: d.instanceChanged, Draining: d.draining.Load,
+	})
+	if c.CloudMap == nil {
+		return nil
+	}
+	node, id, err := d.identity(c)
+	if err != nil {
+		return err
+	}
+	region := c.CloudMap.Region
+	if region == regionAuto {
+		region = id.Region
+	}
+	zone := c.Zone
+	if zone == "" {
+		zone = id.ZoneID
+	}
+	api, ecs := cloudmap.Dial(region)
+	d.registry, err = cloudmap.New(cloudmap.Params{
+		Log: d.log.With("component", "cloudmap"), API: api, ECS: ecs, Node: node, Instance: d.instanceARN, Zone: id.Zone, ZoneID: zone,
+		Prefix: c.CloudMap.ServicePrefix, Register: c.CloudMap.Register, CreateNamespaces: c.CloudMap.CreateNamespaces,
+		PollEvery: c.CloudMap.Poll, CallsPerSecond: c.CloudMap.CallsPerSecond, StateDir: c.StateDir,
+		Forbidden:  []netip.Prefix{c.VIPCIDR, c.VIPCIDR6},
+		Namespaces: d.usedNamespaces, Changed: d.catalogChanged,
+	})
+	return err
+}
+
+func (d *daemon) catalogChanged() {
+	if d.loop != nil {
+		d.loop.CatalogChanged()
+	}
+}
+
+// identity returns by what name the registry knows this node: its instance id,
+// or else its host name; the same for ever, for what it has registered is found
+// again by it.
+func (d *daemon) identity(c *Config) (node string, id instance.Identity, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), identityWait)
+	defer cancel()
+	id, ierr := d.instance.Identity(ctx)
+	path := filepath.Join(c.StateDir, "node-id")
+	if text, err := os.ReadFile(path); err == nil && len(strings.TrimSpace(string(text))) > 0 {
+		return strings.TrimSpace(string(text)), id, nil
+	}
+	node = id.InstanceID
+	if ierr != nil || node == "" {
+		if node, err = os.Hostname(); err != nil {
+			return "", id, fmt.Errorf("name this node: %w", err)
+		}
+		d.log.Warn("the instance's metadata does not say who this is: the registry knows it by its host name", "node", node, "error", ierr)
+	}
+	if err := os.WriteFile(path, []byte(node+"\n"), 0o600); err != nil {
+		return "", id, fmt.Errorf("keep this node's name: %w", err)
+	}
+	return node, id, nil
+}
+
+// instanceARN is the node's container instance, "" until the agent has said.
+func (d *daemon) instanceARN() string {
+	if arn := d.containerInstance.Load(); arn != nil {
+		return *arn
+	}
+	return ""
+}
+
+// usedNamespaces are those of the config, or else of who runs here. A name is
+// all that a label says of a namespace, so one of another account is found by
+// the config's ARN only.
+func (d *daemon) usedNamespaces() []cloudmap.Namespace {
+	names := d.config.Load().CloudMap.Namespaces
+	if names == nil {
+		for _, t := range d.localTasks() {
+			names = append(names, t.Namespaces...)
+		}
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	out := make([]cloudmap.Namespace, len(names))
+	for i, name := range names {
+		out[i] = cloudmap.Namespace{Name: name}
+	}
+	return out
+}
+
+// offer hands what local tasks serve to the registrar.
+func (d *daemon) offer(p *plan.Desired) {
+	if d.registry == nil {
+		return
+	}
+	tasks := make(map[string]*plan.Task, len(p.Tasks))
+	for _, t := range p.Tasks {
+		tasks[t.Name] = t
+	}
+	offers := map[string]*cloudmap.Offer{}
+	for _, s := range append(slices.Clone(p.Local), published(p)...) {
+		id := offerID(s)
+		o := offers[s.Service.Name.Namespace+"/"+id]
+		if o == nil {
+			o = &cloudmap.Offer{ID: id, Service: s.Service.Service, Port: s.Endpoint.Address.Port(), Weight: s.Endpoint.Weight, State: cloudmap.StateOf(s)}
+			if t := tasks[s.Endpoint.Task]; t != nil && t.ECS != nil {
+				o.Task, o.Cluster, o.ECSService, o.Family = t.ECS.ARN, t.ECS.Cluster, t.ECS.Service, t.ECS.Family
+			}
+			offers[s.Service.Name.Namespace+"/"+id] = o
+		}
+		if a := s.Endpoint.Address.Addr(); a.Is4() {
+			o.V4 = a
+		} else {
+			o.V6 = a
+		}
+	}
+	list := make([]cloudmap.Offer, 0, len(offers))
+	for _, o := range offers {
+		list = append(list, *o)
+	}
+	d.registry.Offer(list, d.tasks.node == nil || d.tasks.node.Known())
+}
+
+// published are static endpoints of services that are to be published.
+func published(p *plan.Desired) (out []plan.Served) {
+	for _, s := range p.Services {
+		if !s.Publish {
+			continue
+		}
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if e.Task == "" && e.Declared == lb.DeclaredNothing && e.State != lb.StateRemoved {
+				out = append(out, plan.Served{Service: s, Endpoint: e, Exposed: e.State != lb.StatePending})
+			}
+		}
+	}
+	return out
+}
+
+// offerID is unique in a namespace: the task, the service and its port. A task
+// has one port for each address family.
+func offerID(s plan.Served) string {
+	task := s.Endpoint.Task
+	if task == "" { // of a catalog file
+		return fmt.Sprintf("static-%s-%d", strings.NewReplacer(":", "-", ".", "-").Replace(s.Endpoint.Address.Addr().String()), s.Endpoint.Address.Port())
+	}
+	if i := strings.IndexByte(task, '/'); i >= 0 {
+		task = strings.ReplaceAll(task[i+1:], "/", "-") // without the family
+	}
+	return fmt.Sprintf("%s-%s-%d", task, s.Service.Name.DiscoveryName, s.Endpoint.Address.Port())
+}
+
+// inRegistry says whether all that a ready task serves is in the registry, for
+// the first time: other nodes find it. From then on it stays so.
+func (d *daemon) inRegistry(p *plan.Desired, id lb.TaskID) (ok bool, detail string) {
+	if d.registry == nil {
+		return true, ""
+	}
+	i := slices.IndexFunc(p.Tasks, func(t *plan.Task) bool { return t.ID == id })
+	if i < 0 {
+		return false, "the task is gone"
+	}
+	name := p.Tasks[i].Name
+	if _, once := d.everRegistered.Load(name); once {
+		return true, ""
+	}
+	if missing := d.unregistered(p, name); missing != "" {
+		return false, missing
+	}
+	d.everRegistered.Store(name, true)
+	return true, ""
+}
+
+// unregistered says what of a task is not in the registry yet; "" is nothing.
+func (d *daemon) unregistered(p *plan.Desired, task string) string {
+	if d.registry == nil || !d.config.Load().CloudMap.Register {
+		return ""
+	}
+	for _, s := range p.Serves(task) {
+		if !d.registry.Registered(s.Service.Name.Namespace, offerID(s)) {
+			return fmt.Sprintf("%s at %s: is being registered", s.Service.Name, s.Endpoint.Address)
+		}
+	}
+	return ""
+}
+
+// demanded notes that a task asks for a name, and says whether the registry has
+// yet to be asked.
+func (d *daemon) demanded(name string, namespaces []string) (cold bool) {
+	return d.registry.Demand(name, namespaces)
+}
+
+// awaitName returns when the registry has said what a name leads to and the
+// kernel has it, or when ctx ends.
+func (d *daemon) awaitName(ctx context.Context, name string, namespaces []string) {
+	d.registry.Wait(ctx, name, namespaces)
+	d.loop.CatalogChanged()
+	_ = d.loop.Settle(ctx) // then the name is answered as far as it is known
+}
+
+// noteUse forgets who has gone, and keeps services in demand whose names are not asked for any more, as
+// they stand in hosts files or in the memory of programs.
+func (d *daemon) noteUse() {
+	p := d.loop.Desired()
+	if d.registry == nil || p == nil {
+		return
+	}
+	d.everRegistered.Range(func(name, _ any) bool {
+		if !slices.ContainsFunc(p.Tasks, func(t *plan.Task) bool { return t.Name == name }) {
+			d.everRegistered.Delete(name)
+		}
+		return true
+	})
+	for _, s := range p.Services {
+		if slices.ContainsFunc(s.Endpoints, func(e plan.Endpoint) bool { return d.active(e.ID) > 0 }) {
+			d.registry.Use(s.Name)
+		}
+	}
+}
+
+// struck tells the registry that a connect failed, so that it looks more often
+// for a while.
+func (d *daemon) struck(s lb.Strike) {
+	d.loop.Strike(s)
+	if d.registry == nil || s.Count == 0 {
+		return
+	}
+	for _, service := range d.plan().Services {
+		for i := range service.Endpoints {
+			if e := &service.Endpoints[i]; e.ID == s.Endpoint {
+				d.registry.Failed(e.Address)
+				return
+			}
+		}
+	}
+}
+
+// instanceChanged puts local endpoints on their way out, or back.
+func (d *daemon) instanceChanged() {
+	leaving, reason := d.instance.Leaving()
+	if leaving {
+		d.log.Warn("the instance is going away: local endpoints drain", "reason", reason)
+		d.events.Add(control.Event{Kind: control.EventLeaving, Reason: reason})
+	} else {
+		d.log.Warn("the instance stays after all")
+		d.events.Add(control.Event{Kind: control.EventStaying})
+	}
+	if d.tasks.node != nil {
+		d.tasks.node.SetLeaving(leaving)
+	}
+	if d.registry != nil {
+		if leaving {
+			d.registry.GoAway()
+		} else {
+			d.registry.Stay()
+		}
+	}
+}
+
+func (d *daemon) runRegistry(ctx context.Context) error {
+	if d.registry == nil {
+		return nil
+	}
+	err := d.registry.Run(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (d *daemon) runInstance(ctx context.Context) error {
+	if d.registry == nil && d.config.Load().ECS == nil {
+		return nil
+	}
+	err := d.instance.Run(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// registryStatus is what status says of the registry.
+func (d *daemon) registryStatus() (out []control.Problem, listed []catalog.Status) {
+	if d.registry == nil {
+		return nil, nil
+	}
+	_, listed = d.registry.Snapshot()
+	for _, p := range d.registry.Problems() {
+		out = append(out, control.Problem{Name: "registry", Message: fmt.Sprintf("%s of %s is not registered: %s (%s)", p.ID, p.Service, p.Err, p.Reason),
+			Fix: "see connectd events and the role's policy, scripts/iam-policy.json"})
+	}
+	return out, listed
+}
