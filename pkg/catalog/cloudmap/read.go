@@ -170,9 +170,16 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 	if same {
 		return
 	}
-	entries, weights := map[string]*indexEntry{}, map[string]int{}
-	for i := range out.Instances {
-		in := &out.Instances[i]
+	entries, weights := sh.decode(out.Instances)
+	s.setEntries(sp, sh, entries, weights, now)
+}
+
+// decode reads what an index lists. An entry that does not parse says nothing:
+// the one before it stays.
+func (sh *shard) decode(list []sdtypes.HttpInstanceSummary) (entries map[string]*indexEntry, weights map[string]int) {
+	entries, weights = make(map[string]*indexEntry, len(list)), map[string]int{}
+	for i := range list {
+		in := &list[i]
 		id := deref(in.InstanceId)
 		if strings.HasPrefix(id, weightsID) {
 			decodeWeights(in.Attributes, weights)
@@ -187,10 +194,10 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 		if err == nil {
 			entries[id] = e
 		} else if old != nil {
-			entries[id] = old // an entry that does not parse says nothing
+			entries[id] = old
 		}
 	}
-	s.setEntries(sp, sh, entries, weights, now)
+	return entries, weights
 }
 
 // setEntries takes the entries of one shard, and has those services read that
