@@ -11,7 +11,11 @@ LDFLAGS := -s -w -X connectd/daemon.Version=$(VERSION) -X connectd/daemon.Commit
 # one another, but a machine of two cores is then too slow for their deadlines.
 SERIAL := ./daemon/... ./pkg/datapath/... ./pkg/task/docker ./pkg/testutil/docker ./scripts/...
 
-.PHONY: # What of the kernel tests runs before a change lands; others need minutes for each without KVM, and are who changes hook. CORE := ^(TestConnect|TestUnconnectedUDP|TestRedirect|TestForward|TestReadyFrontend|TestRefusals|TestServe|TestDirectKeepAlive|TestTerminate|TestRestart)$$ build demo test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help demo-ecs
+# What of the kernel tests runs before a change lands; the others need minutes
+# for each kernel without KVM, and are for who changes a hook.
+CORE := ^(TestConnect|TestUnconnectedUDP|TestRedirect|TestForward|TestReadyFrontend|TestRefusals|TestServe|TestDirectKeepAlive|TestTerminate|TestRestart)$$
+
+.PHONY: build demo demo-ecs test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help
 
 build: ## bin/connectd, static; needs only Go
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/connectd ./cmd/connectd
