@@ -72,7 +72,7 @@ func TestNodeModes(t *testing.T) {
 	if e := i.find("vpc/aaaa1").ECS; e == nil || *e != want {
 		t.Errorf("ECS says %+v", e)
 	}
-	if changed, _ := i.refresh(i.now); changed {
+	if changed, _ := i.look(restInterval); changed {
 		t.Error("nothing happened and it says that something changed")
 	}
 	i.set(vpc...)
@@ -103,12 +103,13 @@ func TestNodeHostAlone(t *testing.T) {
 // for again soon.
 func TestNodeEarly(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	c := label(i.container("cccc1", "early", "web", "bridge", os.Getpid()), callsOnly())
 	c.State, c.Started = docker.Created, time.Time{}
 	check := func(what, want string) {
 		t.Helper()
+		i.now = i.now.Add(restInterval)
 		if _, settled := i.set(c); settled != (want != "") {
 			t.Errorf("%s: settled %v", what, settled)
 		}
@@ -137,7 +138,7 @@ func TestNodeEarly(t *testing.T) {
 // it from being reached is reported.
 func TestNodeServes(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	at := fmt.Sprintf("prod/orders=%s:8080 ", h.Addr4())
 	list := i.awsvpc("dddd1", "orders", pid, serves("orders"))
@@ -148,29 +149,29 @@ func TestNodeServes(t *testing.T) {
 	i.wantReasons("") // it has just started
 
 	l := h.Listen("tcp", "127.0.0.1:8080")
-	i.refresh(i.now)
+	i.look(restInterval)
 	i.wantServed(at + "pending")
 	i.wantReasons("orders/dddd1 loopback_only")
 	l.Close()
 
-	i.refresh(i.now.Add(listenGrace + time.Second))
+	i.look(listenGrace)
 	i.wantReasons("orders/dddd1 not_listening")
 
 	l = h.Listen("tcp", "0.0.0.0:8080")
-	if changed, settled := i.refresh(i.now.Add(time.Minute)); !changed || !settled {
+	if changed, settled := i.look(time.Minute); !changed || !settled {
 		t.Errorf("it listens: changed %v, settled %v", changed, settled)
 	}
 	i.wantServed(at + "healthy")
 	i.wantReasons("")
 	part := i.Services()[0]
-	if i.refresh(i.now.Add(time.Minute)); i.Services()[0] != part {
+	if i.look(time.Minute); i.Services()[0] != part {
 		t.Error("what is served was made anew with nothing changed")
 	}
 	if e := part.Endpoints[0]; e.Task != "orders/dddd1" || e.Zone != "use1-az1" || e.Weight != 1 {
 		t.Errorf("endpoint is %+v", e)
 	}
 	l.Close()
-	i.refresh(i.now.Add(2 * time.Minute))
+	i.look(time.Minute)
 	i.wantServed(at + "pending")
 	// Each problem is reported once as long as it stands, and again when it
 	// comes back.
@@ -187,7 +188,7 @@ func TestNodeServes(t *testing.T) {
 // itself does not, and one that never was well is not called dead.
 func TestNodeHealth(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	h.Listen("tcp", "0.0.0.0:8080")
 	list := i.awsvpc("eeee1", "orders", pid, serves("orders"))
@@ -218,7 +219,7 @@ func TestNodeHealth(t *testing.T) {
 // doing so while its containers end one by one, until one starts again.
 func TestNodeDrain(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	h.Listen("tcp", "0.0.0.0:8080")
 	at := fmt.Sprintf("prod/orders=%s:8080 healthy", h.Addr4())
@@ -232,7 +233,7 @@ func TestNodeDrain(t *testing.T) {
 	list[2] = exited(list[2])
 	i.set(slices.Clone(list)...)
 	i.wantServed(at + " draining")
-	if changed, _ := i.refresh(i.now.Add(time.Second)); changed {
+	if changed, _ := i.look(time.Second); changed {
 		t.Error("it goes on draining and says that something changed")
 	}
 	i.now = i.now.Add(10 * time.Second)
@@ -255,7 +256,7 @@ func exited(c docker.Container) docker.Container {
 // the new namespace, and the old one is let go of.
 func TestNodeRestart(t *testing.T) {
 	i := newInstance(t)
-	a, b := i.w.Host("a"), i.w.Host("b")
+	a, b := i.host("a"), i.host("b")
 	pa, endA := i.process(a, nil)
 	pb, _ := i.process(b, nil)
 	b.Listen("tcp", "0.0.0.0:8080")
@@ -292,7 +293,7 @@ func TestNodeRestart(t *testing.T) {
 // host port, by address family, and with none published this node alone.
 func TestNodePublished(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	h.Listen("tcp", "0.0.0.0:8080")
 	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
@@ -348,7 +349,7 @@ func TestNodePublished(t *testing.T) {
 func TestNodeHandles(t *testing.T) {
 	before := descriptors(t)
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	held := descriptors(t) // those of the world
 	pid, _ := i.process(h, nil)
 	news := make(chan struct{}, 1)
@@ -402,7 +403,7 @@ func TestNodeHandles(t *testing.T) {
 // within moments, and one that changes does not cost as much as all.
 func TestNodeMany(t *testing.T) {
 	i := newInstance(t)
-	h := i.w.Host("a")
+	h := i.host("a")
 	pid, _ := i.process(h, nil)
 	h.Listen("tcp", "0.0.0.0:8080")
 	const count = 500
@@ -415,7 +416,7 @@ func TestNodeMany(t *testing.T) {
 	list = slices.Concat(list, bad, gone)
 	begun := time.Now()
 	i.set(slices.Clone(list)...)
-	t.Logf("%d tasks took %s", count, time.Since(begun))
+	all := time.Since(begun)
 	if got := len(i.Tasks()); got != count {
 		t.Errorf("%d tasks, want %d: %s", got, count, i.reasons())
 	}
@@ -423,7 +424,26 @@ func TestNodeMany(t *testing.T) {
 		t.Errorf("%d services, want %d", got, count)
 	}
 	i.wantReasons("bad/bad0 invalid_field")
+	looks := 0
+	i.ResolvConf = func(path string) ([]netip.Addr, []string, error) {
+		looks++
+		return readLines(path)
+	}
 	begun = time.Now()
-	i.set(slices.Clone(list[:len(list)-2])...)
-	t.Logf("a look with one that changed took %s", time.Since(begun))
+	for k := range 20 {
+		list[2*k+1].Stopping = true
+		i.set(slices.Clone(list)...)
+	}
+	one := time.Since(begun) / 20
+	t.Logf("%d tasks at once: %s; one that changes among them: %s", count, all, one)
+	if looks < 20 || looks > 60 { // the one without a process is looked at too
+		t.Errorf("20 tasks changed and %d were looked at", looks)
+	}
+	looks = 0
+	if changed, _ := i.look(restInterval); changed || looks > 1 {
+		t.Errorf("a second later: changed %v, %d looked at", changed, looks)
+	}
+	if changed, _ := i.look(count * time.Second / looksPerSecond); changed || looks < count {
+		t.Errorf("5 seconds later: changed %v, %d looked at", changed, looks)
+	}
 }

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -28,6 +29,7 @@ type instance struct {
 	w        *testutil.World
 	resolver string // resolv.conf of containers that have no other
 	now      time.Time
+	hosts    int
 
 	mu       sync.Mutex
 	list     []docker.Container
@@ -67,6 +69,12 @@ func newInstance(t *testing.T) *instance {
 	return i
 }
 
+// host has an IPv4 address only.
+func (i *instance) host(name string) *testutil.Host {
+	i.hosts++
+	return i.w.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 66, 0, byte(10 + i.hosts)}), 24))
+}
+
 // process runs in a host's namespace until the test ends; it returns its pid
 // and what ends it.
 func (i *instance) process(h *testutil.Host, g *testutil.Cgroup) (pid int, end func()) {
@@ -101,7 +109,7 @@ func (i *instance) container(task, family, name, mode string, pid int) docker.Co
 }
 
 func containerID(task, name string) string {
-	return fmt.Sprintf("%064x", []byte(task+name))[:64]
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(task+" "+name)))
 }
 
 // awsvpc are a pause container and "main" in its namespace.
@@ -137,7 +145,15 @@ func (i *instance) set(list ...docker.Container) (changed, settled bool) {
 	i.mu.Lock()
 	i.list = list
 	i.mu.Unlock()
-	return i.refresh(i.now)
+	changed, next := i.refresh(i.now)
+	return changed, !next.Before(i.now.Add(restInterval))
+}
+
+// look lets time pass and looks again.
+func (i *instance) look(after time.Duration) (changed, settled bool) {
+	i.now = i.now.Add(after)
+	changed, next := i.refresh(i.now)
+	return changed, !next.Before(i.now.Add(restInterval))
 }
 
 func (i *instance) names() string {
