@@ -47,7 +47,7 @@ func (d *daemon) sources() metrics.Sources {
 		seconds[i] = b.Seconds()
 	}
 	probes := d.probes.Source()
-	return metrics.Sources{
+	out := metrics.Sources{
 		Log:       d.log.With("component", "metrics"),
 		Desired:   d.loop.Planned,
 		Kernel:    metrics.KernelSource{Reasons: datapath.FailureReasons(), Bounds: seconds, Read: d.readKernel},
@@ -68,6 +68,11 @@ func (d *daemon) sources() metrics.Sources {
 		Live:      d.alive,
 		Ready:     d.notReady,
 	}
+	if d.docker != nil {
+		out.TaskProblems = d.problemCounters
+		out.DockerUp = func() bool { return d.docker.Status().Connected }
+	}
+	return out
 }
 
 func (d *daemon) alive() error {
