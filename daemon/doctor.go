@@ -35,6 +35,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 		x.hooks(config, cgroup)
 		x.canary(config, cgroup)
 	}
+	x.ecs(ctx, config)
 	x.memory()
 	x.resolver()
 	x.brake(config)

@@ -112,14 +112,6 @@ func (d *daemon) reportProblem(p task.Problem) {
 	}
 }
 
-// problemSource is nil where no tasks are looked for.
-func (d *daemon) problemSource() func() []metrics.Counter {
-	if d.tasks.node == nil {
-		return nil
-	}
-	return d.problemCounters
-}
-
 // problemCounters are for metrics, every reason, seen or not.
 func (d *daemon) problemCounters() []metrics.Counter {
 	d.problems.mu.Lock()

@@ -53,19 +53,22 @@ func (d *daemon) sources() metrics.Sources {
 		Terminated: func() []metrics.Counter {
 			return []metrics.Counter{{Reason: "endpoint", Value: d.ended.terminated.Load()}}
 		},
-		DNS:          d.dnsCounters,
-		Events:       d.events.counters,
-		TaskProblems: d.problemSource(),
-		Off:          func() bool { return !d.offSince().IsZero() },
-		Reconcile:    d.reconcileMetrics,
-		Catalog:      d.catalogMetrics,
-		Config:       d.reload.metrics,
-		Heartbeat:    d.loop.Heartbeat,
-		Build:        metrics.Build{Version: Version, Revision: Commit},
-		Live:         d.alive,
-		Ready:        d.notReady,
+		DNS:       d.dnsCounters,
+		Events:    d.events.counters,
+		Off:       func() bool { return !d.offSince().IsZero() },
+		Reconcile: d.reconcileMetrics,
+		Catalog:   d.catalogMetrics,
+		Config:    d.reload.metrics,
+		Heartbeat: d.loop.Heartbeat,
+		Build:     metrics.Build{Version: Version, Revision: Commit},
+		Live:      d.alive,
+		Ready:     d.notReady,
 	}
 	d.awsSources(&out)
+	if d.docker != nil {
+		out.TaskProblems = d.problemCounters
+		out.DockerUp = func() bool { return d.docker.Status().Connected }
+	}
 	return out
 }
 

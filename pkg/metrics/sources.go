@@ -20,16 +20,18 @@ import (
 // Desired may be nil, which leaves its metrics out.
 type Sources struct {
 	// Desired is the newest plan, nil before the first one.
-	Desired      func() *plan.Desired
-	Kernel       KernelSource
-	Probes       ProbeSource
-	HTTP         HTTPSource
-	Ejections    func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
-	Terminated   func() []Counter                 // connections ended by connectd, by reason
-	DNS          func() []Counter                 // queries by outcome
-	Events       func() []Counter                 // of the node, by kind
-	TaskProblems func() []Counter                 // told, by reason; nil: no tasks are looked for
-	Off          func() bool                      // by command: no task is served
+	Desired    func() *plan.Desired
+	Kernel     KernelSource
+	Probes     ProbeSource
+	HTTP       HTTPSource
+	Ejections  func() map[lb.ServiceName]uint64 // in total; see EjectionRecorder
+	Terminated func() []Counter                 // connections ended by connectd, by reason
+	DNS        func() []Counter                 // queries by outcome
+	Events     func() []Counter                 // of the node, by kind
+	Off        func() bool                      // by command: no task is served
+	// TaskProblems and DockerUp are nil unless ECS is looked at.
+	TaskProblems func() []Counter // by reason
+	DockerUp     func() bool
 	Reconcile    func() Reconcile
 	Catalog      func() Catalog
 	Config       func() Reload

@@ -108,11 +108,15 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 	e.CgroupParent = got.HostConfig.CgroupParent
 	e.Hostname = got.Config.Hostname
 	e.Restarts = got.RestartCount
-	e.ResolvConfPath = got.ResolvConfPath
 	e.HostsPath = w.hostsPath(e.ID, e.NetworkMode)
+	e.ResolvConfPath = beside(e.HostsPath)
 	if got.HostsPath != "" {
 		e.HostsPath = got.HostsPath
 	}
+	if got.ResolvConfPath != "" {
+		e.ResolvConfPath = got.ResolvConfPath
+	}
+	e.ChecksReadiness = checksReadiness(got.Config.Healthcheck)
 	e.stopSignal = sigTerm
 	if n := signalNumber(got.Config.StopSignal); n != 0 {
 		e.stopSignal = n
@@ -175,6 +179,22 @@ func (w *Watcher) hostsPath(id, networkMode string) string {
 		return ""
 	}
 	return filepath.Join(w.root, "containers", id, "hosts")
+}
+
+// beside is where Docker has a container's resolv.conf: beside its hosts file.
+func beside(hostsPath string) string {
+	if hostsPath == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(hostsPath), "resolv.conf")
+}
+
+// readyAddr is where connectd tells a task whether it is ready.
+const readyAddr = "127.254.255.254"
+
+// checksReadiness reports whether a check asks connectd.
+func checksReadiness(h *container.HealthConfig) bool {
+	return h != nil && slices.ContainsFunc(h.Test, func(word string) bool { return strings.Contains(word, readyAddr) })
 }
 
 // ports lists published ports in order.

@@ -193,7 +193,7 @@ func (w *Watcher) change(id string, fn func(*entry)) {
 	}
 	before, was := e.Container, e.described
 	fn(e)
-	differs := e.described && (!was || !before.equal(&e.Container))
+	differs := e.described && (!was || !before.Equal(&e.Container))
 	w.mu.Unlock()
 	if differs {
 		w.Changed()

@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"connectd/pkg/control"
+	"connectd/pkg/testutil"
+	"connectd/pkg/testutil/docker"
+)
+
+// TestECSEnds: a stopped task is forgotten, and its namespace goes with
+// everything in it: nobody has it open, the daemon neither.
+func TestECSEnds(t *testing.T) {
+	i := newInstance(t, "namespaces: [prod]")
+	i.start()
+	tasks := []*docker.Task{
+		i.task("awsvpc", "vpc", serves("vpc", 8080, ""), "serve", ":8080", "vpc"),
+		i.spec(bridged("bridge", serves("bridge", 8080, ""), "serve", ":8080", "bridge")),
+	}
+	i.active("prod/vpc", 1)
+	i.active("prod/bridge", 2)
+	var inodes []uint64
+	for _, task := range tasks {
+		inodes = append(inodes, netnsOf(t, task.Containers[0].PID))
+	}
+	caller := i.task("awsvpc", "caller", callsOnly, "get", "http://vpc/")
+	if got := i.output(caller, "main"); got != "vpc\n" {
+		t.Errorf("it says %q", got)
+	}
+	if !i.holds(inodes[0]) {
+		t.Error("the daemon does not hold the task's namespace open: the test looks wrongly")
+	}
+	for _, task := range tasks {
+		if err := i.engine.StopTask(t.Context(), task, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.eventually(10*time.Second, func() error {
+		for k, inode := range inodes {
+			if testutil.NetnsAlive(inode) || i.holds(inode) {
+				return fmt.Errorf("the namespace of %s is still there", tasks[k].Family)
+			}
+		}
+		for _, task := range i.status().Tasks {
+			if strings.HasPrefix(task.Name, "vpc/") || strings.HasPrefix(task.Name, "bridge/") {
+				return fmt.Errorf("task %s is still there", task.Name)
+			}
+		}
+		if n := len(i.endpoints("prod/vpc")) + len(i.endpoints("prod/bridge")); n != 0 {
+			return fmt.Errorf("%d endpoints are still there", n)
+		}
+		return nil
+	})
+}
+
+func netnsOf(t *testing.T, pid int) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+// holds says whether the daemon has a namespace open.
+func (i *instance) holds(inode uint64) bool {
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", i.daemon.cmd.Process.Pid))
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == "net:["+strconv.FormatUint(inode, 10)+"]" {
+			return true
+		}
+	}
+	return false
+}
+
+// TestECSRestarted: a container that its restart policy starts again is served
+// and reached again: in bridge mode it has another namespace and host port.
+func TestECSRestarted(t *testing.T) {
+	i := newInstance(t, "namespaces: [prod]")
+	i.start()
+	s := bridged("orders", serves("orders", 8080, ""), "serve", ":8080", "orders")
+	s.Containers[0].Restart = true
+	task := i.spec(s)
+	i.active("prod/orders", 2)
+	before, old := i.endpoints("prod/orders"), netnsOf(t, task.Containers[0].PID)
+	if err := syscall.Kill(task.Containers[0].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	i.eventually(20*time.Second, func() error {
+		now := i.endpoints("prod/orders")
+		if len(now) == 0 {
+			return fmt.Errorf("it is away")
+		}
+		for at, e := range now {
+			if _, ok := before[at]; ok || e.State != "active" {
+				return fmt.Errorf("endpoint %s is %s, known before: %v", at, e.State, ok)
+			}
+		}
+		return nil
+	})
+	caller := i.task("awsvpc", "caller", callsOnly, "get", "http://orders/")
+	if got := i.output(caller, "main"); got != "orders\n" {
+		t.Errorf("after the restart it says %q", got)
+	}
+	i.eventually(10*time.Second, func() error {
+		if testutil.NetnsAlive(old) || i.holds(old) {
+			return fmt.Errorf("its first namespace is still there")
+		}
+		return nil
+	})
+}
+
+// TestECSBadLabels: tasks whose labels are wrong are told of, each once, with
+// task, field and reason, in the log, an event, the status and a metric; and
+// those beside them know nothing of it.
+func TestECSBadLabels(t *testing.T) {
+	i := newInstance(t, "namespaces: [prod]")
+	i.start()
+	i.task("awsvpc", "orders", serves("orders", 8080, ""), "serve", ":8080", "orders")
+	types := map[string]string{"connectd.serviceConnect": `{"enabled": true, "namespace": 7}`}
+	json := map[string]string{"connectd.serviceConnect": `{"enabled": true,`}
+	foreign := map[string]string{"connectd.serviceConnect": `{"enabled": true, "namespace": "secret"}`}
+	for reason, labels := range map[string]map[string]string{"invalid_field": types, "invalid_json": json, "namespace_not_allowed": foreign} {
+		i.task("awsvpc", strings.ReplaceAll(reason, "_", "-"), labels, "wait")
+	}
+	i.task("awsvpc", "deaf", serves("deaf", 8080, ""), "serve", "127.0.0.1:8080", "deaf")
+	i.active("prod/orders", 1)
+	caller := i.task("awsvpc", "caller", callsOnly, "get", "http://orders/")
+	if got := i.output(caller, "main"); got != "orders\n" {
+		t.Errorf("beside bad tasks: %q", got)
+	}
+	families := map[string]string{"invalid_field": "invalid-field", "invalid_json": "invalid-json", "namespace_not_allowed": "namespace-not-allowed", "loopback_only": "deaf"}
+	i.eventually(10*time.Second, func() error {
+		events, err := i.control().Events(context.Background(), control.EventFilter{})
+		if err != nil {
+			return err
+		}
+		for reason, family := range families {
+			if n := i.metric("connectd_task_problems_total", "reason", reason); n != 1 {
+				return fmt.Errorf("the metric counts %v of %s, want 1", n, reason)
+			}
+			if !i.daemon.logged(family+"/", reason) {
+				return fmt.Errorf("the log does not tell of %s", reason)
+			}
+			n := uint64(0)
+			for _, e := range events.Events {
+				if e.Kind == control.EventProblem && strings.HasPrefix(e.Task, family+"/") && e.Reason == reason && e.Name != "" {
+					n += e.Times
+				}
+			}
+			if n != 1 {
+				return fmt.Errorf("%d events of %s, want 1", n, reason)
+			}
+			if !i.hasProblem(family+"/", reason) {
+				return fmt.Errorf("the status does not tell of %s: %v", reason, i.status().Problems)
+			}
+		}
+		return nil
+	})
+	if n := i.metric("connectd_docker_up"); n != 1 {
+		t.Errorf("connectd_docker_up is %v", n)
+	}
+}
+
+// hasProblem says whether the status has a problem with all the words.
+func (i *instance) hasProblem(words ...string) bool {
+	i.Helper()
+problems:
+	for _, p := range i.status().Problems {
+		for _, w := range words {
+			if !strings.Contains(p.Message, w) {
+				continue problems
+			}
+		}
+		return true
+	}
+	return false
+}
