@@ -55,8 +55,10 @@ func TestReadyFrontend(t *testing.T) {
 	k := r.forward(web, task.NetnsCookie)
 	for range 2 {
 		c, from := dial(t, web, ready)
-		k.isFrom(t, k.arrives(t, from, ready), task.ID)
+		taken := k.arrives(t, from, ready)
+		k.isFrom(t, taken, task.ID)
 		c.Close()
+		taken.Close()
 	}
 	// A service of another namespace is out of its scope all the same.
 	if _, err := web.Dial(context.Background(), "tcp", dials()[0].String()); !errors.Is(err, unix.EPERM) {

@@ -24,6 +24,7 @@ func (n *Node) containers() (list []docker.Container, known bool) {
 	if n.recalled == nil {
 		return nil, false
 	}
+	list = nil // what Docker has told so far is no list yet
 	for _, c := range n.recalled {
 		if lives(c) {
 			list = append(list, c)

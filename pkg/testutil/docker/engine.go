@@ -190,6 +190,10 @@ func (e *Engine) Root() string { return e.path("data") }
 // handle.
 func (e *Engine) NS() *netns.Handle { return e.ns }
 
+// Network is where the interfaces of awsvpc tasks are. Its NS is the caller's of
+// Options, or the engine's own handle.
+func (e *Engine) Network() Network { return *e.net }
+
 // Cgroup is the path below the cgroup roots under which all containers are.
 func (e *Engine) Cgroup() string { return "/" + e.name }
 
