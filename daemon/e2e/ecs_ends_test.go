@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"connectd/pkg/control"
 	"connectd/pkg/testutil"
 	"connectd/pkg/testutil/docker"
 )
@@ -118,58 +116,6 @@ func TestECSRestarted(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// TestECSBadLabels: tasks whose labels are wrong are told of, each once, with
-// task, field and reason, in the log, an event, the status and a metric; and
-// those beside them know nothing of it.
-func TestECSBadLabels(t *testing.T) {
-	i := newInstance(t, "namespaces: [prod]")
-	i.start()
-	i.task("awsvpc", "orders", serves("orders", 8080, ""), "serve", ":8080", "orders")
-	types := map[string]string{"connectd.serviceConnect": `{"enabled": true, "namespace": 7}`}
-	json := map[string]string{"connectd.serviceConnect": `{"enabled": true,`}
-	foreign := map[string]string{"connectd.serviceConnect": `{"enabled": true, "namespace": "secret"}`}
-	for reason, labels := range map[string]map[string]string{"invalid_field": types, "invalid_json": json, "namespace_not_allowed": foreign} {
-		i.task("awsvpc", strings.ReplaceAll(reason, "_", "-"), labels, "wait")
-	}
-	i.task("awsvpc", "deaf", serves("deaf", 8080, ""), "serve", "127.0.0.1:8080", "deaf")
-	i.active("prod/orders", 1)
-	caller := i.task("awsvpc", "caller", callsOnly, "get", "http://orders/")
-	if got := i.output(caller, "main"); got != "orders\n" {
-		t.Errorf("beside bad tasks: %q", got)
-	}
-	families := map[string]string{"invalid_field": "invalid-field", "invalid_json": "invalid-json", "namespace_not_allowed": "namespace-not-allowed", "loopback_only": "deaf"}
-	i.eventually(10*time.Second, func() error {
-		events, err := i.control().Events(context.Background(), control.EventFilter{})
-		if err != nil {
-			return err
-		}
-		for reason, family := range families {
-			if n := i.metric("connectd_task_problems_total", "reason", reason); n != 1 {
-				return fmt.Errorf("the metric counts %v of %s, want 1", n, reason)
-			}
-			if !i.daemon.logged(family+"/", reason) {
-				return fmt.Errorf("the log does not tell of %s", reason)
-			}
-			n := uint64(0)
-			for _, e := range events.Events {
-				if e.Kind == control.EventProblem && strings.HasPrefix(e.Task, family+"/") && e.Reason == reason && e.Name != "" {
-					n += e.Times
-				}
-			}
-			if n != 1 {
-				return fmt.Errorf("%d events of %s, want 1", n, reason)
-			}
-			if !i.hasProblem(family+"/", reason) {
-				return fmt.Errorf("the status does not tell of %s: %v", reason, i.status().Problems)
-			}
-		}
-		return nil
-	})
-	if n := i.metric("connectd_docker_up"); n != 1 {
-		t.Errorf("connectd_docker_up is %v", n)
-	}
 }
 
 // hasProblem says whether the status has a problem with all the words.

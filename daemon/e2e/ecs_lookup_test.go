@@ -25,16 +25,17 @@ type account struct {
 func newAccount(t *testing.T) *account {
 	i := newInstance(t)
 	a := &account{instance: i, cloud: aws.New(aws.Params{Seed: 1})}
-	_, a.namespace = a.cloud.AddNamespace(aws.Namespace{Name: "prod"})
-	a.cluster = a.cloud.PutCluster(types.Cluster{ClusterName: new("shop"),
+	who := aws.Caller{Account: docker.Account, Label: "node"}
+	_, a.namespace = a.cloud.AddNamespace(aws.Namespace{Account: who.Account, Name: "prod"})
+	a.cluster = a.cloud.PutCluster(types.Cluster{ClusterArn: new(a.cloud.ARN(aws.ServiceECS, who.Account, "cluster/shop")),
 		ServiceConnectDefaults: &types.ClusterServiceConnectDefaults{Namespace: &a.namespace}})
-	a.self = a.cloud.ARN(aws.ServiceECS, "", "container-instance/shop/0123456789abcdef0123456789abcdef")
+	a.self = a.cloud.ARN(aws.ServiceECS, who.Account, "container-instance/shop/0123456789abcdef0123456789abcdef")
 	a.cloud.PutContainerInstance(types.ContainerInstance{ContainerInstanceArn: &a.self})
 	node := aws.NewNode(aws.NodeParams{Name: "node"})
 	node.SetAgent(aws.AgentMetadata{Cluster: "shop", ContainerInstanceArn: &a.self, Version: "Amazon ECS Agent - v1.99.0"})
 	server := aws.Start(i.host.Listen("tcp", "127.0.0.1:51678"), a.cloud, node)
 	t.Cleanup(server.Close)
-	i.env = append(os.Environ(), server.Env(aws.Caller{Label: "node"})...)
+	i.env = append(os.Environ(), server.Env(who)...)
 	i.configureECS("introspection: " + server.URL)
 	return a
 }
@@ -42,7 +43,8 @@ func newAccount(t *testing.T) *account {
 // run starts a task that ECS knows of, of the service of its family's name.
 func (a *account) run(id int, mode, family string, labels map[string]string, ports []types.PortMapping, cmd ...string) *docker.Task {
 	a.Helper()
-	a.cloud.PutTaskDefinition(types.TaskDefinition{Family: &family, Revision: 1, ContainerDefinitions: []types.ContainerDefinition{{Name: new("main"), PortMappings: ports}}})
+	a.cloud.PutTaskDefinition(types.TaskDefinition{TaskDefinitionArn: new(a.cloud.ARN(aws.ServiceECS, docker.Account, "task-definition/"+family+":1")),
+		Family: &family, Revision: 1, ContainerDefinitions: []types.ContainerDefinition{{Name: new("main"), PortMappings: ports}}})
 	s := docker.TaskSpec{ID: fmt.Sprintf("%032x", id), Cluster: "shop", NetworkMode: mode, Family: family,
 		Containers: []docker.ContainerSpec{{Name: "main", Image: "app", Labels: labels, Cmd: cmd}}}
 	t := a.spec(s)

@@ -68,7 +68,6 @@ func fullWorld() Sources {
 	src.Terminated = func() []Counter { return []Counter{{"probe", 4}, {"drain", 1}} }
 	src.DNS = func() []Counter { return []Counter{{"answered", 100}, {"formerr", 1}} }
 	src.Events = func() []Counter { return []Counter{{"refused", 7}, {"joined", 1}} }
-	src.TaskProblems = func() []Counter { return []Counter{{"tls", 1}, {"not_listening", 0}} }
 	src.Off = func() bool { return true }
 	src.TaskProblems = func() []Counter { return []Counter{{"tls", 2}, {"loopback_only", 0}} }
 	src.DockerUp = func() bool { return true }

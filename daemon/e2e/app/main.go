@@ -48,7 +48,7 @@ func run(args []string) error {
 		fmt.Println(body)
 		return err
 	case len(args) == 1 && args[0] == "wait":
-		select {}
+		return drain("0s")
 	case len(args) == 2 && args[0] == "drain":
 		return drain(args[1])
 	case len(args) == 3 && args[0] == "requests":

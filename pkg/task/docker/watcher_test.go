@@ -514,7 +514,7 @@ func TestEqual(t *testing.T) {
 		"Health": func(c *Container) { c.Health = "" }, "Ports": func(c *Container) { c.Ports = nil }, "Restarts": func(c *Container) { c.Restarts = 0 },
 	} {
 		a, b := full(), full()
-		if change(&b); a.equal(&b) {
+		if change(&b); a.Equal(&b) {
 			t.Errorf("containers that differ in %s are equal", name)
 		}
 	}
