@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -65,9 +66,12 @@ func TestECSDockerAway(t *testing.T) {
 // knows is an error unless the daemon has an attached task whose name begins
 // so, or has none.
 func (i *instance) knows(prefix string, want bool) error {
-	i.Helper()
 	got := false
-	for _, t := range i.status().Tasks {
+	tasks, err := i.control().Tasks(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
 		got = got || len(t.Name) > len(prefix) && t.Name[:len(prefix)] == prefix && (t.Attached || !want)
 	}
 	if got != want {

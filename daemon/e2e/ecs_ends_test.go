@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,16 +51,32 @@ func TestECSEnds(t *testing.T) {
 				return fmt.Errorf("the namespace of %s is still there", tasks[k].Family)
 			}
 		}
-		for _, task := range i.status().Tasks {
-			if strings.HasPrefix(task.Name, "vpc/") || strings.HasPrefix(task.Name, "bridge/") {
-				return fmt.Errorf("task %s is still there", task.Name)
-			}
-		}
-		if n := len(i.endpoints("prod/vpc")) + len(i.endpoints("prod/bridge")); n != 0 {
-			return fmt.Errorf("%d endpoints are still there", n)
-		}
-		return nil
+		return errors.Join(i.forgot("vpc"), i.forgot("bridge"))
 	})
+}
+
+// forgot is an error while tasks of a family are known, or the endpoints of a
+// service of that name.
+func (i *instance) forgot(name string) error {
+	tasks, err := i.control().Tasks(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if strings.HasPrefix(t.Name, name+"/") {
+			return fmt.Errorf("task %s is still there", t.Name)
+		}
+	}
+	endpoints, err := i.control().Endpoints(context.Background(), control.EndpointFilter{})
+	if err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if e.Service == "prod/"+name {
+			return fmt.Errorf("endpoint %s of %s is still there", e.Address, e.Service)
+		}
+	}
+	return nil
 }
 
 func netnsOf(t *testing.T, pid int) uint64 {
@@ -90,15 +108,22 @@ func TestECSRestarted(t *testing.T) {
 	s.Containers[0].Restart = true
 	task := i.spec(s)
 	i.active("prod/orders", 2)
+	if err := i.forgot("orders"); err == nil {
+		t.Error("it is served and not known: the test looks wrongly")
+	}
 	before, old := i.endpoints("prod/orders"), netnsOf(t, task.Containers[0].PID)
 	if err := syscall.Kill(task.Containers[0].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	i.eventually(20*time.Second, func() error {
-		now := i.endpoints("prod/orders")
-		if len(now) == 0 {
-			return fmt.Errorf("it is away")
+		if i.forgot("orders") == nil {
+			return errors.New("it is away")
 		}
+		services, err := i.control().Services(context.Background(), control.ServiceFilter{})
+		if err != nil || len(services) == 0 {
+			return fmt.Errorf("it is not served: %w", err)
+		}
+		now := i.endpoints("prod/orders")
 		for at, e := range now {
 			if _, ok := before[at]; ok || e.State != "active" {
 				return fmt.Errorf("endpoint %s is %s, known before: %v", at, e.State, ok)

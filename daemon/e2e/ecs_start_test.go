@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -165,15 +166,5 @@ func TestECSBrief(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	i.eventually(10*time.Second, func() error {
-		for _, task := range i.status().Tasks {
-			if strings.HasPrefix(task.Name, "brief/") || strings.HasPrefix(task.Name, "bad/") {
-				return fmt.Errorf("task %s is still there", task.Name)
-			}
-		}
-		if n := len(i.endpoints("prod/brief")); n != 0 {
-			return fmt.Errorf("%d endpoints of brief are still there", n)
-		}
-		return nil
-	})
+	i.eventually(10*time.Second, func() error { return errors.Join(i.forgot("brief"), i.forgot("bad")) })
 }

@@ -336,6 +336,13 @@ func TestNodePublished(t *testing.T) {
 			t.Errorf("%s: problems %q, want %q", test.name, got, reason)
 		}
 	}
+	// Until Docker has said what it publishes nothing is served, nor reported.
+	early := label(i.container("acac3", "orders", "web", "bridge", pid), serves("orders"))
+	early.PortsKnown = false
+	i.reported = nil
+	i.set(early)
+	i.wantServed("")
+	i.wantReasons("")
 	// A pause container publishes for the one that serves.
 	pause := i.container("acac2", "orders", pausePrefix+"-web", "bridge", pid)
 	pause.Ports = []docker.Port{port(any4, 1002)}

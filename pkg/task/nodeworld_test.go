@@ -104,7 +104,7 @@ func (i *instance) container(task, family, name, mode string, pid int) docker.Co
 		Labels: map[string]string{
 			labelTask: clusterARN + task, labelCluster: "main", labelFamily: family, labelRevision: "3", labelContainer: name,
 		},
-		NetworkMode: mode, ResolvConfPath: i.resolver, PID: pid, State: docker.Running, Started: i.now,
+		NetworkMode: mode, ResolvConfPath: i.resolver, PID: pid, State: docker.Running, Started: i.now, PortsKnown: true,
 	}
 }
 

@@ -92,8 +92,8 @@ func (m *member) where(n *Node, s *join.Service, at *spot, c docker.Container, p
 	switch {
 	case at.host || at.awsvpc:
 		own()
-	case c.State != docker.Running:
-		return nil // what Docker publishes is known once it says that it runs
+	case c.State != docker.Running || !at.owner.PortsKnown:
+		return nil // and not what Docker is yet to publish
 	default:
 		node, err := n.Address()
 		if err != nil {

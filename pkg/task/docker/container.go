@@ -67,7 +67,9 @@ type Container struct {
 	// Stopping: Docker sent the container its stop signal, or SIGKILL.
 	Stopping bool
 	Health   string // "", "starting", "healthy" or "unhealthy": its own check's
-	Ports    []Port
+	// Ports are known, if PortsKnown, once Docker was asked after the start.
+	Ports      []Port
+	PortsKnown bool
 	// ChecksReadiness: its own check asks connectd whether the task is ready, so
 	// it cannot decide that.
 	ChecksReadiness bool
@@ -80,6 +82,6 @@ func (c *Container) Equal(o *Container) bool {
 		c.Hostname == o.Hostname && c.ResolvConfPath == o.ResolvConfPath && c.HostsPath == o.HostsPath &&
 		c.PID == o.PID && c.Cgroup == o.Cgroup && c.State == o.State && c.Started.Equal(o.Started) &&
 		c.Stopping == o.Stopping && c.Health == o.Health && c.Restarts == o.Restarts &&
-		c.ChecksReadiness == o.ChecksReadiness &&
+		c.ChecksReadiness == o.ChecksReadiness && c.PortsKnown == o.PortsKnown &&
 		slices.Equal(c.Ports, o.Ports) && maps.Equal(c.Labels, o.Labels) && maps.Equal(c.ImageLabels, o.ImageLabels)
 }

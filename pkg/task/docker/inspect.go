@@ -145,6 +145,7 @@ func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time
 	switch {
 	case e.runs:
 		w.setRunning(e, s.Pid, started)
+		e.PortsKnown = true
 		if e.Cgroup = cgroup.path; !there {
 			e.Cgroup = containerCgroup(w.CgroupRoot, e.ID, s.Pid)
 		}
@@ -154,7 +155,7 @@ func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time
 	default:
 		e.State = Exited
 	}
-	e.PID, e.Cgroup, e.Started = 0, "", started
+	e.PID, e.Cgroup, e.Started, e.PortsKnown = 0, "", started, false
 	// It is starting, or has been started since Docker was asked.
 	if there && (cgroup.at.After(at) || e.State == Created && started.IsZero()) {
 		e.State, e.PID, e.Cgroup = Created, cgroup.pid, cgroup.path

@@ -236,5 +236,5 @@ func (w *Watcher) setRunning(e *entry, pid int, at time.Time) {
 }
 
 func (e *entry) exited() {
-	e.runs, e.State, e.PID, e.Cgroup, e.Health = false, Exited, 0, "", ""
+	e.runs, e.State, e.PID, e.Cgroup, e.Health, e.PortsKnown = false, Exited, 0, "", "", false
 }
