@@ -127,37 +127,3 @@ func (i *instance) event(kind control.EventKind, task, reason string) error {
 	}
 	return fmt.Errorf("no event of %s, %s, in %+v", task, reason, list.Events)
 }
-
-// TestECSRolling: tasks are replaced under load while applications end at once
-// on SIGTERM. With a container that is stopped first nothing is lost.
-func TestECSRolling(t *testing.T) {
-	i := newInstance(t, "namespaces: [prod]")
-	i.start()
-	start := func() *docker.Task {
-		spec := docker.TaskSpec{NetworkMode: "awsvpc", Family: "orders", Containers: []docker.ContainerSpec{
-			{Name: "main", Image: "app", Labels: serves("orders", 8080, `, "appProtocol": "http"`), Cmd: []string{"serve", ":8080", "orders"}},
-			{Name: "drain", Image: "app", Cmd: []string{"drain", "3s"}},
-		}}
-		return i.spec(spec)
-	}
-	tasks := []*docker.Task{start(), start()}
-	i.active("prod/orders", 2)
-	load := i.task("awsvpc", "load", callsOnly, "load", "http://orders/", "25s")
-	for _, old := range tasks {
-		start()
-		i.active("prod/orders", 3)
-		grace := 10
-		if _, err := i.engine.ContainerStop(t.Context(), old.Container("drain").ID, client.ContainerStopOptions{Timeout: &grace}); err != nil {
-			t.Fatal(err)
-		}
-		if err := i.engine.StopTask(t.Context(), old, 5*time.Second); err != nil {
-			t.Fatal(err)
-		}
-		i.active("prod/orders", 2)
-	}
-	o := i.outcome(load, "main")
-	if o.OK == 0 || len(o.Errors) > 0 {
-		t.Errorf("replaced under load: %+v", o)
-	}
-	t.Logf("%d calls over two replacements, none lost", o.OK)
-}
