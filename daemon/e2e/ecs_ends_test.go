@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"connectd/pkg/control"
 	"connectd/pkg/testutil"
 	"connectd/pkg/testutil/docker"
 )
