@@ -17,40 +17,50 @@ import (
 	"connectd/pkg/lb"
 )
 
-// brake takes connectd off the node by command: no task is planned, so that
-// nothing of connectd meets one, while the daemon goes on.
+// brake takes connectd off the node by command or by the container instance's
+// attribute: no task is planned, so that nothing of connectd meets one, while the daemon goes on.
 type brake struct {
 	one      sync.Mutex                // held while it is put on or taken off
 	since    atomic.Pointer[time.Time] // nil: connectd is on
 	withheld atomic.Bool               // tasks are not planned
+	// attribute: the container instance's attribute has put it on.
+	attribute atomic.Bool
 }
 
 func brakePath(stateDir string) string { return filepath.Join(stateDir, "off") }
 
-// readBrake returns since when connectd is off, the zero time when it is on.
-func readBrake(stateDir string) (time.Time, error) {
+const byAttribute = "by-attribute" // in the brake's file, after the time
+
+// readBrake returns since when connectd is off, the zero time when it is on,
+// and whether the container instance's attribute has put it off.
+func readBrake(stateDir string) (since time.Time, attribute bool, err error) {
 	b, err := os.ReadFile(brakePath(stateDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return time.Time{}, nil
+		return time.Time{}, false, nil
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read whether connectd is off: %w", err)
+		return time.Time{}, false, fmt.Errorf("read whether connectd is off: %w", err)
 	}
-	since, err := time.Parse(time.RFC3339, strings.TrimSpace(string(b)))
+	at, by, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	since, err = time.Parse(time.RFC3339, at)
 	if err != nil || since.IsZero() { // made by hand: that it is there is clear enough
-		return time.Unix(1, 0), nil
+		return time.Unix(1, 0), false, nil
 	}
-	return since, nil
+	return since, by == byAttribute, nil
 }
 
 // writeBrake is synced: a machine that goes down must not come back on.
-func writeBrake(stateDir string, since time.Time) error {
+func writeBrake(stateDir string, since time.Time, attribute bool) error {
 	next := brakePath(stateDir) + ".next"
 	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(f, since.UTC().Format(time.RFC3339))
+	text := since.UTC().Format(time.RFC3339)
+	if attribute {
+		text += " " + byAttribute
+	}
+	_, err = fmt.Fprintln(f, text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
@@ -60,13 +70,15 @@ func writeBrake(stateDir string, since time.Time) error {
 // openBrake takes up what was said to an earlier daemon, which may have died
 // before all was put back.
 func (d *daemon) openBrake(c *Config) error {
-	since, err := readBrake(c.StateDir)
+	since, attribute, err := readBrake(c.StateDir)
 	if err != nil || since.IsZero() {
 		return err
 	}
 	d.brake.since.Store(&since)
+	d.brake.attribute.Store(attribute)
+	d.offByAttribute = attribute
 	d.brake.withheld.Store(true)
-	d.log.Warn("connectd is OFF on this node, by command: no task is served; connectd on ends it", "since", since)
+	d.log.Warn("connectd is OFF on this node: no task is served; connectd on ends it", "since", since, "by", whoPulls(attribute))
 	for _, t := range d.localTasks() {
 		for _, file := range t.HostsFiles {
 			if err := dns.WriteHosts(file, nil); err != nil {
@@ -96,17 +108,30 @@ func (d *daemon) offSince() time.Time {
 	return time.Time{}
 }
 
-// setOff puts the brake on or takes it off, and returns when that is in force.
-// When ctx ends first it is an error, and goes on by itself.
+// whoPulls says who has put the brake on, or takes it off.
+func whoPulls(attribute bool) string {
+	if attribute {
+		return "by the instance attribute connectd.off"
+	}
+	return "by command"
+}
+
+// setOff is setBrake by command.
 func (d *daemon) setOff(ctx context.Context, off bool) (control.Brake, error) {
+	return d.setBrake(ctx, off, false)
+}
+
+// setBrake puts the brake on or takes it off, and returns when that is in
+// force. When ctx ends first it is an error, and goes on by itself.
+func (d *daemon) setBrake(ctx context.Context, off, attribute bool) (control.Brake, error) {
 	d.brake.one.Lock()
 	defer d.brake.one.Unlock()
 	var err error
 	switch was := !d.offSince().IsZero(); {
 	case off && !was:
-		err = d.putOff()
+		err = d.putOff(attribute)
 	case !off && was:
-		err = d.putOn()
+		err = d.putOn(attribute)
 	}
 	if err != nil {
 		return control.Brake{}, err
@@ -125,14 +150,15 @@ func (d *daemon) setOff(ctx context.Context, off bool) (control.Brake, error) {
 // putOff hands names and requests back before tasks are forgotten: who got an
 // address may use it for as long as the answer said, and requests finish as
 // they do at a stop.
-func (d *daemon) putOff() error {
+func (d *daemon) putOff(attribute bool) error {
 	since := time.Now()
-	if err := writeBrake(d.config.Load().StateDir, since); err != nil {
+	if err := writeBrake(d.config.Load().StateDir, since, attribute); err != nil {
 		return fmt.Errorf("write that connectd is off: %w", err)
 	}
 	d.brake.since.Store(&since)
-	d.log.Warn("connectd goes OFF on this node, by command: names go back to the tasks' own resolvers, connections go on")
-	d.events.Add(control.Event{Kind: control.EventOff, Reason: "by command"})
+	d.brake.attribute.Store(attribute)
+	d.log.Warn("connectd goes OFF on this node: names go back to the tasks' own resolvers, connections go on", "by", whoPulls(attribute))
+	d.events.Add(control.Event{Kind: control.EventOff, Reason: whoPulls(attribute)})
 	d.dns.Withdraw(true)
 	d.dns.Away()
 	forgotten := time.NewTimer(dns.AnswerTTL)
@@ -143,15 +169,16 @@ func (d *daemon) putOff() error {
 	return nil
 }
 
-func (d *daemon) putOn() error {
+func (d *daemon) putOn(attribute bool) error {
 	if err := os.Remove(brakePath(d.config.Load().StateDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("write that connectd is on: %w", err)
 	}
 	d.brake.since.Store(nil)
+	d.brake.attribute.Store(false)
 	d.brake.withheld.Store(false)
 	d.dns.Withdraw(false)
-	d.log.Warn("connectd is on again on this node, by command")
-	d.events.Add(control.Event{Kind: control.EventOn, Reason: "by command"})
+	d.log.Warn("connectd is on again on this node", "by", whoPulls(attribute))
+	d.events.Add(control.Event{Kind: control.EventOn, Reason: whoPulls(attribute)})
 	return nil
 }
 

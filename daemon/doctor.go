@@ -35,6 +35,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 		x.hooks(config, cgroup)
 		x.canary(config, cgroup)
 	}
+	x.ecs(ctx, config)
 	x.memory()
 	x.resolver()
 	x.brake(config)
@@ -228,12 +229,12 @@ func (x *examination) resolver() {
 }
 
 func (x *examination) brake(c *Config) {
-	since, err := readBrake(c.StateDir)
+	since, attribute, err := readBrake(c.StateDir)
 	switch {
 	case err != nil:
 		x.add("brake", control.SeveritySkip, err.Error(), "")
 	case !since.IsZero():
-		x.add("brake", control.SeverityWarn, "connectd is OFF on this node by command, since "+since.Format(time.RFC3339)+": no task is served", "connectd on")
+		x.add("brake", control.SeverityWarn, "connectd is OFF on this node "+whoPulls(attribute)+", since "+since.Format(time.RFC3339)+": no task is served", "connectd on")
 	default:
 		x.add("brake", control.SeverityOK, "not pulled: tasks are served", "")
 	}

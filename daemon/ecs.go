@@ -16,6 +16,7 @@ import (
 	"connectd/pkg/dns"
 	"connectd/pkg/ecsapi"
 	"connectd/pkg/metrics"
+	"connectd/pkg/plan"
 	"connectd/pkg/task"
 	"connectd/pkg/task/docker"
 	"connectd/pkg/task/join"
@@ -36,7 +37,7 @@ func (d *daemon) openECS(c *Config) error {
 		return err
 	}
 	d.docker, err = docker.New(docker.Params{
-		Host: c.ECS.Docker, CgroupRoot: root, Log: d.log.With("component", "docker"),
+		Host: c.ECS.Docker, CgroupRoot: root, Readiness: plan.ReadyVIP(c.VIPCIDR).String(), Log: d.log.With("component", "docker"),
 		Changed: func() { d.tasks.node.Look() },
 	})
 	if err != nil {

@@ -149,23 +149,29 @@ func TestVIPIndex(t *testing.T) {
 
 func TestBrakeFile(t *testing.T) {
 	dir := t.TempDir()
-	if since, err := readBrake(dir); err != nil || !since.IsZero() {
+	if since, _, err := readBrake(dir); err != nil || !since.IsZero() {
 		t.Errorf("without a file: %s, %v", since, err)
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if err := writeBrake(dir, at); err != nil {
+	if err := writeBrake(dir, at, false); err != nil {
 		t.Fatal(err)
 	}
-	if since, err := readBrake(dir); err != nil || !since.Equal(at) {
+	if since, _, err := readBrake(dir); err != nil || !since.Equal(at) {
 		t.Errorf("%s, %v", since, err)
+	}
+	if err := writeBrake(dir, at, true); err != nil {
+		t.Fatal(err)
+	}
+	if since, attribute, err := readBrake(dir); err != nil || !since.Equal(at) || !attribute {
+		t.Errorf("by the attribute: %s, %v, %v", since, attribute, err)
 	}
 	if err := os.WriteFile(brakePath(dir), []byte("?"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if since, err := readBrake(dir); err != nil || since.IsZero() {
+	if since, _, err := readBrake(dir); err != nil || since.IsZero() {
 		t.Errorf("made by hand: %s, %v; want off", since, err)
 	}
-	if err := writeBrake(dir+"/missing", at); err == nil {
+	if err := writeBrake(dir+"/missing", at, false); err == nil {
 		t.Error("written into a folder that is not there")
 	}
 }

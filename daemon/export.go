@@ -65,6 +65,10 @@ func (d *daemon) sources() metrics.Sources {
 		Ready:     d.notReady,
 	}
 	d.awsSources(&out)
+	if d.docker != nil {
+		out.TaskProblems = d.problemCounters
+		out.DockerUp = func() bool { return d.docker.Status().Connected }
+	}
 	return out
 }
 

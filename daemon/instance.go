@@ -90,7 +90,11 @@ func (d *daemon) obeyAttribute(ctx context.Context, meta ecsapi.Metadata) {
 	if off && !d.offSince().IsZero() {
 		return // by command already
 	}
-	if _, err := d.setOff(ctx, off); err != nil && ctx.Err() == nil {
+	if !off && !d.brake.attribute.Load() {
+		d.offByAttribute = false // people have taken it off since, and perhaps put it on
+		return
+	}
+	if _, err := d.setBrake(ctx, off, true); err != nil && ctx.Err() == nil {
 		d.log.Error("obey the instance attribute connectd.off", "error", err)
 		return
 	}

@@ -104,20 +104,24 @@ func (i *instance) outcome(t *docker.Task, name string) (o appOutcome) {
 
 func (i *instance) output(t *docker.Task, name string) string {
 	i.Helper()
-	id := t.Container(name).ID
-	wait := i.engine.ContainerWait(i.Context(), id, client.ContainerWaitOptions{})
-	select {
-	case err := <-wait.Error:
-		i.Fatal(err)
-	case <-wait.Result:
-	case <-time.After(90 * time.Second):
-		i.Fatalf("container of %s goes on", t.Family)
-	}
-	out, err := i.engine.Output(i.Context(), id)
+	out, err := i.ended(i.Context(), t.Container(name).ID)
 	if err != nil {
-		i.Fatal(err)
+		i.Fatalf("container of %s: %s", t.Family, err)
 	}
 	return out
+}
+
+// ended waits for a container to end and returns what it wrote.
+func (i *instance) ended(ctx context.Context, id string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	wait := i.engine.ContainerWait(ctx, id, client.ContainerWaitOptions{})
+	select {
+	case err := <-wait.Error:
+		return "", fmt.Errorf("wait for its end: %w", err)
+	case <-wait.Result:
+	}
+	return i.engine.Output(ctx, id)
 }
 
 // appOutcome is Outcome of package app.

@@ -69,6 +69,8 @@ func fullWorld() Sources {
 	src.DNS = func() []Counter { return []Counter{{"answered", 100}, {"formerr", 1}} }
 	src.Events = func() []Counter { return []Counter{{"refused", 7}, {"joined", 1}} }
 	src.Off = func() bool { return true }
+	src.TaskProblems = func() []Counter { return []Counter{{"tls", 2}, {"loopback_only", 0}} }
+	src.DockerUp = func() bool { return true }
 	src.Reconcile = func() Reconcile {
 		return Reconcile{
 			Revision: 1, Lag: 1500 * time.Millisecond, Passes: Histogram{Counts: counts, SumMicroseconds: 5000},

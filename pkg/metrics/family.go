@@ -60,6 +60,8 @@ type families struct {
 	dns        *family
 	events     *family
 	off        *family
+	taskProbs  *family
+	dockerUp   *family
 	kernelErrs *family
 	mapEntries *family
 	mapMax     *family
@@ -176,6 +178,10 @@ func (f *families) addNode(add adder) {
 		"Events of the node by kind, those counted together included. Source: daemon.", "kind")
 	f.off = add(gauge, "off",
 		"1 while connectd is off on this node by command and serves no task, else 0. Source: daemon.")
+	f.taskProbs = add(counter, "task_problems_total",
+		"What was not as tasks of ECS ask for, each counted once as long as it stands, by reason. Source: daemon.", "reason")
+	f.dockerUp = add(gauge, "docker_up",
+		"1 while Docker answers, else 0; absent where ECS is not looked at. Source: daemon.")
 	f.kernelErrs = add(counter, "kernel_read_errors_total",
 		"Scrapes that could not read the BPF maps and show what was read before. Source: exporter.")
 	f.mapEntries = add(gauge, "map_entries",

@@ -19,13 +19,9 @@ func (s *state) emitNode(f *families, out *scrape) {
 	emitReasons(f.terminated, "reason", src.Terminated, out)
 	emitReasons(f.dns, "outcome", src.DNS, out)
 	emitReasons(f.events, "kind", src.Events, out)
-	if src.Off != nil {
-		off := 0.0
-		if src.Off() {
-			off = 1
-		}
-		out.add(f.off, off, nil)
-	}
+	emitReasons(f.taskProbs, "reason", src.TaskProblems, out)
+	emitFlag(f.off, src.Off, out)
+	emitFlag(f.dockerUp, src.DockerUp, out)
 	if s.desired != nil {
 		s.emitDesired(f, out, s.desired)
 	}
@@ -116,6 +112,18 @@ func emitReasons(f *family, label string, read func() []Counter, out *scrape) {
 	for _, c := range read() {
 		out.add(f, float64(c.Value), pairs(label, c.Reason))
 	}
+}
+
+// emitFlag adds 0 or 1.
+func emitFlag(f *family, read func() bool, out *scrape) {
+	if read == nil {
+		return
+	}
+	value := 0.0
+	if read() {
+		value = 1
+	}
+	out.add(f, value, nil)
 }
 
 // unixSeconds is 0 for the zero time.

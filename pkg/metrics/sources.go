@@ -29,15 +29,18 @@ type Sources struct {
 	DNS        func() []Counter                 // queries by outcome
 	Events     func() []Counter                 // of the node, by kind
 	Off        func() bool                      // by command: no task is served
-	Reconcile  func() Reconcile
-	Catalog    func() Catalog
-	Config     func() Reload
-	CloudWatch func() CloudWatch // nil unless it is on
-	Instance   func() Instance
-	Registry   func() Registry  // nil: there is none
-	AWS        func() []Call    // of Cloud Map and ECS
-	Heartbeat  func() time.Time // when the main loop last went round
-	Build      Build
+	// TaskProblems and DockerUp are nil unless ECS is looked at.
+	TaskProblems func() []Counter // by reason
+	DockerUp     func() bool
+	Reconcile    func() Reconcile
+	Catalog      func() Catalog
+	Config       func() Reload
+	CloudWatch   func() CloudWatch // nil unless it is on
+	Instance     func() Instance
+	Registry     func() Registry  // nil: there is none
+	AWS          func() []Call    // of Cloud Map and ECS
+	Heartbeat    func() time.Time // when the main loop last went round
+	Build        Build
 
 	// Live and Ready answer /livez and /readyz. They may be called at any
 	// time, must not wait, and must not depend on AWS. Nil is alive and ready.

@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"connectd/pkg/lb"
+	"connectd/pkg/netns"
 )
 
 // listening says how far a port of a network namespace can be reached.
@@ -34,14 +38,26 @@ type portKey struct {
 // ownSockets is where connectd's own sockets in a task's namespace are.
 var ownSockets = netip.MustParseAddr("127.255.255.254")
 
-// readPorts reads who listens in the network namespace of a process, from
-// proc(5), which takes no socket and no thread inside.
-func readPorts(pid int) (ports, error) {
+// readPorts reads who listens in the network namespace of a process, ns or if
+// that is nil this one's, on UDP only when asked. TCP is asked of inet_diag in
+// 0.1 ms; proc(5) goes through the connections of the whole machine, in 2 ms and
+// for every task, so it is for kernels without.
+func readPorts(pid int, ns *netns.Handle, udp bool) (ports, error) {
 	out := ports{}
-	for _, f := range []struct {
+	type table struct {
 		name     string
 		protocol lb.Protocol
-	}{{"tcp", lb.TCP}, {"tcp6", lb.TCP}, {"udp", lb.UDP}, {"udp6", lb.UDP}} {
+	}
+	var tables []table
+	if err := ns.Do(out.listListeners); errors.Is(err, unix.ENOENT) {
+		tables = append(tables, table{"tcp", lb.TCP}, table{"tcp6", lb.TCP})
+	} else if err != nil {
+		return nil, err
+	}
+	if udp {
+		tables = append(tables, table{"udp", lb.UDP}, table{"udp6", lb.UDP})
+	}
+	for _, f := range tables {
 		if err := out.read(fmt.Sprintf("/proc/%d/net/%s", pid, f.name), f.protocol); err != nil && !os.IsNotExist(err) {
 			return nil, err
 		}
@@ -80,20 +96,23 @@ func (p ports) read(path string, protocol lb.Protocol) error {
 		if !ok || at.Addr() == ownSockets {
 			continue
 		}
-		reach := anyoneListens
-		if at.Addr().IsLoopback() {
-			reach = loopbackListens
-		}
-		for _, ip6 := range []bool{false, true} {
-			// A socket at :: takes IPv4 too, unless it said otherwise, which
-			// is rare and cannot be seen here.
-			if at.Addr().Is6() == ip6 || at.Addr() == netip.IPv6Unspecified() {
-				key := portKey{protocol, at.Port(), ip6}
-				p[key] = max(p[key], reach)
-			}
-		}
+		p.note(protocol, at, false) // which is rare and cannot be seen here
 	}
 	return lines.Err()
+}
+
+// note takes in a socket. One at :: takes IPv4 too, unless it said otherwise.
+func (p ports) note(protocol lb.Protocol, at netip.AddrPort, only6 bool) {
+	reach := anyoneListens
+	if at.Addr().IsLoopback() {
+		reach = loopbackListens
+	}
+	for _, ip6 := range []bool{false, true} {
+		if at.Addr().Is6() == ip6 || at.Addr() == netip.IPv6Unspecified() && !only6 {
+			key := portKey{protocol, at.Port(), ip6}
+			p[key] = max(p[key], reach)
+		}
+	}
 }
 
 // parseProcAddr reads "0100007F:1F90": an address as 32-bit words in the

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -32,11 +33,19 @@ func TestReadPorts(t *testing.T) {
 	} {
 		port, stop := tcp(test.addr)
 		look := func() [2]listening {
-			p, err := readPorts(os.Getpid())
+			p, err := readPorts(os.Getpid(), nil, true)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return [2]listening{p[portKey{lb.TCP, port, false}], p[portKey{lb.TCP, port, true}]}
+			got := [2]listening{p[portKey{lb.TCP, port, false}], p[portKey{lb.TCP, port, true}]}
+			old := ports{} // as on a kernel without tcp_diag
+			if err := errors.Join(old.read("/proc/self/net/tcp", lb.TCP), old.read("/proc/self/net/tcp6", lb.TCP)); err != nil {
+				t.Fatal(err)
+			}
+			if also := [2]listening{old[portKey{lb.TCP, port, false}], old[portKey{lb.TCP, port, true}]}; also != got {
+				t.Errorf("%s: proc says %d, inet_diag %d", test.addr, also, got)
+			}
+			return got
 		}
 		if got := look(); got != test.want {
 			t.Errorf("%s: %d, want %d", test.addr, got, test.want)
@@ -51,7 +60,7 @@ func TestReadPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	p, err := readPorts(os.Getpid())
+	p, err := readPorts(os.Getpid(), nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +71,7 @@ func TestReadPorts(t *testing.T) {
 }
 
 func TestReadPortsOfNobody(t *testing.T) {
-	if p, err := readPorts(1 << 30); err != nil || len(p) != 0 {
+	if p, err := readPorts(1<<30, nil, true); err != nil {
 		t.Error(p, err)
 	}
 }
@@ -82,5 +91,22 @@ func TestParseProcAddr(t *testing.T) {
 		if got, ok := parseProcAddr(in); ok {
 			t.Errorf("%q is %s", in, got)
 		}
+	}
+}
+
+// TestReadPortsV6Only: a socket at :: that said so takes no IPv4.
+func TestReadPortsV6Only(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::]:0") // Go sets IPV6_V6ONLY
+	if err != nil {
+		t.Skip(err) // a machine without IPv6
+	}
+	defer l.Close()
+	port := netip.MustParseAddrPort(l.Addr().String()).Port()
+	p, err := readPorts(os.Getpid(), nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p[portKey{lb.TCP, port, false}] != nobodyListens || p[portKey{lb.TCP, port, true}] != anyoneListens {
+		t.Errorf("IPv4: %d, IPv6: %d", p[portKey{lb.TCP, port, false}], p[portKey{lb.TCP, port, true}])
 	}
 }

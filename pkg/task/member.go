@@ -44,7 +44,10 @@ type member struct {
 	policy   join.Policy
 	healthy  map[string]bool // containers whose own check once passed, by id
 	leaving  bool            // with its node
-	draining time.Time       // when Docker sent the first stop signal; zero: it did not
+	seen     []docker.Container
+	due      time.Time     // when to look again with nothing new
+	pause    time.Duration // before that
+	draining time.Time     // when Docker sent the first stop signal; zero: it did not
 }
 
 func newMember(arn string, containers []docker.Container) *member {
@@ -86,6 +89,32 @@ func (m *member) update(n *Node, containers []docker.Container, policy join.Poli
 	return m.serve(n, spots, containers, now) && settled
 }
 
+// isDue says whether a look may find something new.
+func (m *member) isDue(containers []docker.Container, policy join.Policy, now time.Time) bool {
+	same := slices.EqualFunc(m.seen, containers, func(a, b docker.Container) bool { return a.Equal(&b) })
+	return !same || !m.policy.Equal(policy) || m.isOpen() || !now.Before(m.due)
+}
+
+// schedule says when to look again. What is awaited is soon there or takes
+// long.
+func (m *member) schedule(containers []docker.Container, settled bool, rest time.Duration, now time.Time) {
+	same := slices.EqualFunc(m.seen, containers, func(a, b docker.Container) bool { return a.Equal(&b) })
+	switch {
+	case settled:
+		m.pause = rest
+	case !same || m.pause == 0:
+		m.pause = eagerInterval
+	default:
+		m.pause = min(2*m.pause, restInterval)
+	}
+	m.seen, m.due = containers, now.Add(m.pause)
+}
+
+// isOpen says whether what the labels leave open is awaited.
+func (m *member) isOpen() bool {
+	return m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
+}
+
 func (m *member) note(problems []join.Problem, note bool) {
 	for _, p := range problems {
 		m.problems = append(m.problems, Problem{Task: m.name, Field: p.Field, Reason: p.Reason, Detail: p.Detail, Note: note})
@@ -103,8 +132,7 @@ func (m *member) join(n *Node, containers []docker.Container, policy join.Policy
 		ids = append(ids, c.ID)
 		t.Containers = append(t.Containers, join.Container{Name: c.Labels[labelContainer], Labels: c.Labels, ImageLabels: c.ImageLabels})
 	}
-	open := m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
-	if !open && slices.Equal(ids, m.decoded) && m.policy.Equal(policy) {
+	if !m.isOpen() && slices.Equal(ids, m.decoded) && m.policy.Equal(policy) {
 		m.lookService(n)
 		return
 	}

@@ -17,11 +17,13 @@ import (
 )
 
 const (
-	// restInterval is how often tasks are looked at when all is settled:
-	// sockets, addresses and resolv.conf files give no event.
-	restInterval = time.Second
+	// restInterval is how often a task is looked at when all is settled:
+	// sockets, addresses and resolv.conf files give no event. With more than
+	// looksPerSecond tasks it is longer, for a look takes 0.2 ms.
+	restInterval   = time.Second
+	looksPerSecond = 100
 	// eagerInterval is the same while something is awaited, such as a port
-	// that a task has yet to listen on; it doubles up to restInterval.
+	// that a task has yet to listen on; it doubles up to the former.
 	eagerInterval = 5 * time.Millisecond
 	// listenGrace is how long after a container's start nobody may listen on
 	// its port before that is a problem.
@@ -63,6 +65,7 @@ type Node struct {
 	members map[string]*member // by task ARN
 	told    map[Problem]bool
 	written []byte // what Memory holds
+	wrote   time.Time
 	// recalled are the containers that an earlier daemon knew.
 	recalled []docker.Container
 	found    chan struct{} // closed when it is known for the first time what runs
@@ -129,34 +132,30 @@ func (n *Node) Run(ctx context.Context) error {
 	n.recall()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	eager := eagerInterval
 	for {
 		select {
 		case <-ctx.Done():
+			n.rememberLast()
 			return nil
 		case <-n.wake:
-			eager = eagerInterval
 		case <-timer.C:
 		}
-		changed, settled := n.refresh(time.Now())
+		changed, next := n.refresh(time.Now())
 		if changed {
 			n.Changed()
 		}
-		if settled {
-			timer.Reset(restInterval)
-			continue
-		}
-		timer.Reset(eager)
-		eager = min(2*eager, restInterval)
+		timer.Reset(time.Until(next))
 	}
 }
 
-// refresh looks at every container again. settled is false while something is
-// awaited that gives no event.
-func (n *Node) refresh(now time.Time) (changed, settled bool) {
-	list, known := n.containers()
+// refresh looks at the tasks of which something is new, and at those that are
+// due: 500 that start within seconds make thousands of events, and each look
+// reads files. next is when the next one is due.
+func (n *Node) refresh(now time.Time) (changed bool, next time.Time) {
+	next = now.Add(restInterval)
+	list, known := n.containers(now)
 	if !known {
-		return false, true
+		return false, next
 	}
 	groups := map[string][]docker.Container{}
 	for _, c := range list {
@@ -167,15 +166,23 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 	n.mu.Lock()
 	policy, leaving := n.policy, n.leaving
 	n.mu.Unlock()
-	settled = true
+	rest := max(restInterval, time.Duration(len(groups))*time.Second/looksPerSecond)
 	for arn, containers := range groups {
 		m := n.members[arn]
 		if m == nil {
 			m = newMember(arn, containers)
 			n.members[arn] = m
 		}
-		m.leaving = leaving
-		settled = m.update(n, containers, policy, now) && settled
+		if m.leaving != leaving {
+			m.leaving, m.due = leaving, now
+		}
+		if m.isDue(containers, policy, now) {
+			settled := m.update(n, containers, policy, now)
+			m.schedule(containers, settled, rest, now)
+		}
+		if m.due.Before(next) {
+			next = m.due
+		}
 	}
 	var ended []*member
 	for arn, m := range n.members {
@@ -188,7 +195,7 @@ func (n *Node) refresh(now time.Time) (changed, settled bool) {
 	for _, m := range ended {
 		m.close()
 	}
-	return changed, settled
+	return changed, next
 }
 
 // show makes what the members are now what others see.

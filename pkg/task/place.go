@@ -9,6 +9,7 @@ import (
 	"connectd/pkg/lb"
 	"connectd/pkg/netns"
 	"connectd/pkg/task/docker"
+	"connectd/pkg/task/join"
 )
 
 // place is a spot that has been entered: how the kernel knows who runs there,
@@ -69,7 +70,7 @@ func (s *spot) pid() int {
 	return 0
 }
 
-var errEarly = fmt.Errorf("its process is still in the node's namespace")
+var errEarly = fmt.Errorf("its process is still in the node's namespaces")
 
 // look brings a place up to date. After an error it is what it was before.
 func (p *place) look(n *Node, m *member, s *spot, pid int) error {
@@ -82,11 +83,10 @@ func (p *place) look(n *Node, m *member, s *spot, pid int) error {
 	}
 	p.pid = pid
 	t.HostsFiles = s.hostsFiles()
-	t.ResolvConf = fmt.Sprintf("/proc/%d/root/etc/resolv.conf", pid)
-	if s.owner.ResolvConfPath != "" {
-		t.ResolvConf = s.owner.ResolvConfPath
-	}
 	var err error
+	if t.ResolvConf, err = s.resolvConf(pid); err != nil {
+		return err
+	}
 	if t.Resolvers, t.Search, err = n.ResolvConf(t.ResolvConf); err != nil {
 		t.Resolvers, t.Search = p.task.Resolvers, p.task.Search
 		if p.task.Name == "" {
@@ -98,6 +98,38 @@ func (p *place) look(n *Node, m *member, s *spot, pid int) error {
 	}
 	p.task = t
 	return p.survey(n, m, s)
+}
+
+// resolvConf is the file that a spot's processes read: Docker's own, or as they
+// see it where Docker's folder is not to be seen from here. Until runc has put
+// the process into its own root that would be the node's file: other resolvers,
+// and sockets made for them would have to be made again in the midst of the
+// first calls.
+func (s *spot) resolvConf(pid int) (string, error) {
+	if s.owner.ResolvConfPath != "" {
+		if _, err := os.Stat(s.owner.ResolvConfPath); err == nil {
+			return s.owner.ResolvConfPath, nil
+		}
+	}
+	root := fmt.Sprintf("/proc/%d/root", pid)
+	for _, ours := range []string{"/proc/1/root", "/proc/self/root"} {
+		if same, err := sameFile(root, ours); err == nil && same {
+			return "", errEarly
+		}
+	}
+	return root + "/etc/resolv.conf", nil
+}
+
+func sameFile(a, b string) (bool, error) {
+	ia, err := os.Stat(a)
+	if err != nil {
+		return false, err
+	}
+	ib, err := os.Stat(b)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(ia, ib), nil
 }
 
 // enter finds by what the kernel knows the spot.
@@ -132,7 +164,8 @@ func (p *place) survey(n *Node, m *member, s *spot) (err error) {
 	if len(m.joined.Services) == 0 {
 		return nil
 	}
-	if p.listening, err = readPorts(p.pid); err != nil {
+	udp := slices.ContainsFunc(m.joined.Services, func(s join.Service) bool { return s.Port.Protocol == lb.UDP })
+	if p.listening, err = readPorts(p.pid, p.ns, udp); err != nil {
 		return err
 	}
 	if s.host {

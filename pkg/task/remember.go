@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"connectd/pkg/task/docker"
 )
@@ -15,10 +16,15 @@ import (
 // containers are what Docker says runs. Until it has answered they are what an
 // earlier daemon knew and what is still alive: tasks go on while Docker is away,
 // and a restart meanwhile must not take names and connections from them.
-func (n *Node) containers() (list []docker.Container, known bool) {
+func (n *Node) containers(now time.Time) (list []docker.Container, known bool) {
 	list, known = n.Containers()
 	if known {
-		n.remember(list)
+		// In a storm of events the file, which may have 1 MB, is not written for
+		// each.
+		if now.Sub(n.wrote) >= restInterval {
+			n.remember(list)
+			n.wrote = now
+		}
 		return list, true
 	}
 	if n.recalled == nil {
@@ -31,6 +37,13 @@ func (n *Node) containers() (list []docker.Container, known bool) {
 		}
 	}
 	return list, true
+}
+
+// rememberLast writes down what Run knew at its end.
+func (n *Node) rememberLast() {
+	if list, known := n.Containers(); known {
+		n.remember(list)
+	}
 }
 
 // remember writes the containers down when they differ from what is there.

@@ -60,12 +60,13 @@ func (m *member) endpoints(n *Node, s *join.Service, spots []*spot, now time.Tim
 	if p == nil || p.task.Name == "" {
 		return nil, true
 	}
+	settled = true
 	for _, a := range m.where(n, s, at, c, p) {
 		reach := p.listening[portKey{s.Port.Protocol, s.Port.ContainerPort, a.Addr().Is6() && !at.mapped}]
 		if a.Addr().Is6() && reach != anyoneListens {
 			continue // programs that do without IPv6 are no problem
 		}
-		settled = reach == anyoneListens
+		settled = settled && reach == anyoneListens
 		m.inner[a] = s.Port.ContainerPort
 		m.reachProblem(s, reach, !c.Started.IsZero() && now.Sub(c.Started) > listenGrace)
 		out = append(out, lb.Endpoint{
@@ -91,8 +92,8 @@ func (m *member) where(n *Node, s *join.Service, at *spot, c docker.Container, p
 	switch {
 	case at.host || at.awsvpc:
 		own()
-	case c.State != docker.Running:
-		return nil // what Docker publishes is known once it says that it runs
+	case c.State != docker.Running || !at.owner.PortsKnown:
+		return nil // and not what Docker is yet to publish
 	default:
 		node, err := n.Address()
 		if err != nil {

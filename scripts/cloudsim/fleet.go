@@ -98,7 +98,7 @@ func (f *fleet) populate() error {
 		n := &simNode{name: fmt.Sprintf("i-%05d", i), reads: i < f.sample}
 		api := &client{cloud: f.cloud, counted: n.reads}
 		params := cloudmap.Params{
-			API: api, ECS: api, Node: n.name, Prefix: "cd--", Register: true, Now: func() time.Time { return f.cloud.now },
+			API: api, ECS: api, Node: n.name, Prefix: "cd--", Register: true, CallsPerSecond: f.calls, Now: func() time.Time { return f.cloud.now },
 			Namespaces: func() []cloudmap.Namespace { return []cloudmap.Namespace{{Name: namespace}} },
 			Changed:    func() { n.changed = true },
 			Instance:   func() string { return "arn:aws:ecs:us-east-1:" + account + ":container-instance/main/" + n.name },
@@ -130,7 +130,7 @@ func (f *fleet) populate() error {
 		n.wake = begin.Add(time.Duration(f.random.IntN(1000)) * time.Millisecond)
 		f.visit(n, n.wake)
 		if n.reads {
-			f.at(begin.Add(time.Minute), func() { f.use(n) })
+			f.at(begin.Add(time.Duration(10+f.random.IntN(60))*time.Second), func() { f.use(n) })
 		}
 	}
 	return nil
@@ -161,13 +161,13 @@ func (n *simNode) offer() {
 	n.source.Offer(list, true)
 }
 
-// use lets a node's tasks call what they call, and again before a day is over.
+// use lets a node's tasks call what they call, once a minute.
 func (f *fleet) use(n *simNode) {
 	for _, name := range n.demands {
 		n.source.Demand(name, []string{namespace})
 	}
 	f.visit(n, f.cloud.now)
-	f.at(f.cloud.now.Add(time.Hour), func() { f.use(n) })
+	f.at(f.cloud.now.Add(time.Minute), func() { f.use(n) })
 }
 
 // deploy replaces the task number i of a service, and then the next: the new

@@ -69,21 +69,21 @@ func report(results []result) string {
 	var b strings.Builder
 	b.WriteString(head)
 	fmt.Fprintf(&b, "\n## Money\n\nDollars a month. CloudWatch is apart: see [metrics.md](metrics.md).\n\n")
-	b.WriteString("| nodes | services | tasks | instances | calls, $ | instances, $ | sum, $ | a task is seen after: median | 95 % | 99 % |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString("| nodes | services | callsPerSecond | tasks | instances | calls, $ | instances, $ | sum, $ | a task is seen after: median | 95 % | 99 % |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for i := range results {
 		r := &results[i]
-		fmt.Fprintf(&b, "| %d | %d | %d | %d | %.0f | %.0f | %.0f | %s | %s | %s |\n", r.nodes, r.services, r.services*r.perService, r.instances,
+		fmt.Fprintf(&b, "| %d | %d | %g | %d | %d | %.0f | %.0f | %.0f | %s | %s | %s |\n", r.nodes, r.services, r.calls, r.services*r.perService, r.instances,
 			r.callDollars(), r.instanceDollars(), r.callDollars()+r.instanceDollars(), r.quantile(0.5), r.quantile(0.95), r.quantile(0.99))
 	}
-	b.WriteString("\n## Quotas\n\nCalls a second of the whole fleet: mean / busiest 10 s / busiest 10 s when all nodes start at once.\n\n| nodes | services |")
+	b.WriteString("\n## Quotas\n\nCalls a second of the whole fleet: mean / busiest 10 s / busiest 10 s when all nodes start at once.\n\n| nodes | services | callsPerSecond |")
 	for _, q := range quotas {
 		fmt.Fprintf(&b, " %s |", q.name)
 	}
-	b.WriteString("\n|--:|--:|")
+	b.WriteString("\n|--:|--:|--:|")
 	for range quotas {
 		b.WriteString("--:|")
 	}
-	b.WriteString("\n| quota | |")
+	b.WriteString("\n| quota | | |")
 	for _, q := range quotas {
 		if q.rate == 0 {
 			b.WriteString(" not published |")
@@ -94,7 +94,7 @@ func report(results []result) string {
 	b.WriteString("\n")
 	for i := range results {
 		r := &results[i]
-		fmt.Fprintf(&b, "| %d | %d |", r.nodes, r.services)
+		fmt.Fprintf(&b, "| %d | %d | %g |", r.nodes, r.services, r.calls)
 		for _, q := range quotas {
 			fmt.Fprintf(&b, " %s / %s / %s |", short(r.rate(q.api)), short(r.peak(r.steady, q.api)), short(r.peak(r.start, q.api)))
 		}
@@ -123,8 +123,8 @@ is, on a clock of its own against a Cloud Map in memory. Defaults: ` + "`pollSec
 
 The fleet: every service has 8 tasks (2 where there are 10 nodes) and is deployed 4 times a day, a task every 30 s; each new
 task is registered, each old one marked as draining, then deregistered. The tasks of a node call 20 services. All of it is in
-one namespace. A registration shows within 5 s. Nodes start all at once, 10 minutes of which are counted apart; then come 2 hours.
-Of 5,000 nodes 200 read, and their calls are taken times 25: what a node calls depends on what it finds in Cloud Map, and on
+one namespace. A registration shows within 5 s. Nodes start all at once, 10 minutes of which are counted apart; then comes an hour.
+Of 5,000 nodes 100 read, for half an hour, and their calls are taken times 50: what a node calls depends on what it finds in Cloud Map, and on
 no other node's calls. The others register what their tasks serve, so that there is as much to find.
 
 Prices: $1.00 for a million calls of DiscoverInstances and DiscoverInstancesRevision, $0.10 for a registered instance a month;

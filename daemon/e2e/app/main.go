@@ -7,7 +7,8 @@
 //	app load URL DURATION           new connections, one after the other; a JSON line
 //	app get URL                     the body
 //	app wait                        until a signal
-//	app drain DURATION              after SIGTERM so long
+//	app drain DURATION              until SIGTERM, and as long after it
+//	app requests URL DURATION       GETs over kept connections, eight at once; a JSON line
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -46,11 +48,29 @@ func run(args []string) error {
 		fmt.Println(body)
 		return err
 	case len(args) == 1 && args[0] == "wait":
-		select {}
+		return drain("0s")
 	case len(args) == 2 && args[0] == "drain":
 		return drain(args[1])
+	case len(args) == 3 && args[0] == "requests":
+		d, err := time.ParseDuration(args[2])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(requests(args[1], d))
 	}
 	return fmt.Errorf("unknown %q", args)
+}
+
+func drain(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	time.Sleep(d)
+	return nil
 }
 
 func serve(address, name string, delay []string) error {
@@ -67,18 +87,6 @@ func serve(address, name string, delay []string) error {
 	}))
 }
 
-func drain(duration string) error {
-	d, err := time.ParseDuration(duration)
-	if err != nil {
-		return err
-	}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
-	<-stop
-	time.Sleep(d) // what the container is for
-	return nil
-}
-
 // Outcome is what became of calls; each has a connection and a lookup of its own.
 type Outcome struct {
 	OK     int
@@ -90,7 +98,10 @@ type Outcome struct {
 
 func get(url string) (string, error) {
 	t := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext}
-	c := http.Client{Transport: t, Timeout: 10 * time.Second}
+	return fetch(&http.Client{Transport: t, Timeout: 10 * time.Second}, url)
+}
+
+func fetch(c *http.Client, url string) (string, error) {
 	res, err := c.Get(url)
 	if err != nil {
 		return "", err
@@ -130,5 +141,33 @@ func load(url string, d time.Duration) Outcome {
 		o.OK++
 		o.Bodies[body]++
 	}
+	return o
+}
+
+// requests are what a client of a library with a pool makes: connections are
+// kept, and what is sent again is told by the body.
+func requests(url string, d time.Duration) Outcome {
+	const workers = 8
+	o := Outcome{Errors: map[string]int{}, Bodies: map[string]int{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	t := &http.Transport{MaxIdleConnsPerHost: workers}
+	c := http.Client{Transport: t, Timeout: 10 * time.Second}
+	for range workers {
+		wg.Go(func() {
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				body, err := fetch(&c, url)
+				mu.Lock()
+				if err != nil {
+					o.Errors[err.Error()]++
+				} else {
+					o.OK++
+					o.Bodies[body]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
 	return o
 }

@@ -87,8 +87,10 @@ func (s *Source) publish() bool {
 		}
 	}
 	clear(s.dirty)
+	confirmed := s.confirmed
+	s.confirmed = false
 	if !changed {
-		return false
+		return confirmed
 	}
 	services := make([]*lb.Service, 0, len(s.services)+1)
 	for _, sp := range s.spaces {
@@ -140,7 +142,7 @@ type mix struct {
 
 func (m *mix) addLocal(o *Offer) {
 	m.alias(o.Service.ClientAliases)
-	since := m.s.registrar.since(m.sv.space.name, o.ID, m.s.p.Now())
+	since := m.s.registrar.since(m.sv.fullName(), o.ID, m.s.p.Now())
 	if since > m.newest {
 		m.newest, m.settings, m.udp = since, o.Service, o.Service.Protocol == lb.UDP
 		if m.shared = o.Share != nil; m.shared {

@@ -128,6 +128,9 @@ func (s *Source) look(now time.Time) {
 	}
 	add := func(sp *space, arn, node string) {
 		k := c.checks[arn]
+		if k == nil && !s.ownAccount(arn) {
+			return
+		}
 		if k == nil {
 			k = &check{arn: arn, cluster: clusterOf(arn), space: sp, node: node, due: now.Add(s.checkPause(sp, arn))}
 			c.checks[arn] = k
@@ -142,13 +145,13 @@ func (s *Source) look(now time.Time) {
 	}
 	for _, sp := range s.spaces {
 		for node, e := range sp.entries {
-			if node != s.p.Node && s.ownAccount(e.Instance) {
+			if node != s.p.Node {
 				add(sp, e.Instance, node)
 			}
 		}
 		for _, sv := range sp.services {
 			for i := range sv.ours.list {
-				if in := &sv.ours.list[i]; in.Node != s.p.Node && s.ownAccount(in.Task) {
+				if in := &sv.ours.list[i]; in.Node != s.p.Node {
 					add(sp, in.Task, "")
 				}
 			}

@@ -117,7 +117,7 @@ func TestIndexRoundTrip(t *testing.T) {
 	}
 	got, err := decodeIndex("i-1", attrs)
 	want := *e
-	want.More = 0 // all found room
+	want.More, want.raw = 0, attrs // all found room
 	if err != nil || !reflect.DeepEqual(got, &want) {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, want)
 	}

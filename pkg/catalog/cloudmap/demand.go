@@ -18,6 +18,9 @@ const (
 	// inspectFor is how long a service is remembered that was read to clean
 	// up.
 	inspectFor = 10 * time.Minute
+	// coldFor is how long queries wait for a namespace of which nothing is
+	// known. With AWS away for longer, every name of the world would wait.
+	coldFor = 10 * time.Second
 	// demandSave is how late demand reaches the disk.
 	demandSave = time.Minute
 )
@@ -74,7 +77,9 @@ func (s *Source) demand(name string, namespaces []string) <-chan struct{} {
 		switch {
 		case len(found) > 0:
 		case !sp.isKnown():
-			unknown = sp.ready
+			if now.Sub(sp.since) < coldFor {
+				unknown = sp.ready
+			}
 		default:
 			s.miss(sp, name, now)
 		}

@@ -15,6 +15,7 @@ type fault uint8
 const (
 	faultNone        fault = iota
 	faultGone              // the namespace, service, instance or cluster that was named is not there
+	faultTaken             // what is to be created is there already
 	faultBusy              // another operation on the instance goes on
 	faultFull              // a quota on resources is used up
 	faultInvalid           // the request itself is wrong: the same again fails again
@@ -24,7 +25,7 @@ const (
 	faultAway              // anything else: AWS, or the way to it, is broken
 )
 
-var faults = [...]string{"ok", "not_found", "busy", "full", "invalid", "throttled", "denied", "credentials", "error"}
+var faults = [...]string{"ok", "not_found", "exists", "busy", "full", "invalid", "throttled", "denied", "credentials", "error"}
 
 // String is the outcome of a call in metrics.
 func (f fault) String() string { return faults[f] }
@@ -37,6 +38,7 @@ func (f fault) spreads() bool { return f >= faultThrottled }
 var codes = map[string]fault{
 	"NamespaceNotFound": faultGone, "ServiceNotFound": faultGone, "InstanceNotFound": faultGone,
 	"ResourceNotFoundException": faultGone, "ClusterNotFoundException": faultGone, "NamespaceNotFoundException": faultGone,
+	"ServiceAlreadyExists": faultTaken, "NamespaceAlreadyExists": faultTaken,
 	"DuplicateRequest": faultBusy, "ResourceInUse": faultBusy,
 	"ResourceLimitExceeded": faultFull,
 	"InvalidInput":          faultInvalid, "ValidationException": faultInvalid, "InvalidParameterException": faultInvalid, "ClientException": faultInvalid,
@@ -55,6 +57,9 @@ func faultOf(err error) fault {
 	if errors.As(err, &api) {
 		if f, ok := codes[api.ErrorCode()]; ok {
 			return f
+		}
+		if api.ErrorFault() == smithy.FaultClient {
+			return faultInvalid
 		}
 		return faultAway
 	}

@@ -68,6 +68,7 @@ type indexEntry struct {
 	Instance string            // ARN of its ECS container instance
 	Services map[string]served // by discoveryName
 	More     uint64            // sequence of the node's latest change; 0 if all its services are listed
+	raw      map[string]string // what it was decoded from
 }
 
 // encode returns the entry as attributes. Services changed last come first.
@@ -118,7 +119,7 @@ func decodeIndex(node string, attrs map[string]string) (*indexEntry, error) {
 	if v := attrs[attrVersion]; v != indexVersion {
 		return nil, fmt.Errorf("decode index entry: version %q", v)
 	}
-	e := &indexEntry{Node: node, Instance: attrs[attrInstance], Services: map[string]served{}}
+	e := &indexEntry{Node: node, Instance: attrs[attrInstance], Services: map[string]served{}, raw: attrs}
 	if text, ok := attrs[attrMore]; ok {
 		n, err := strconv.ParseUint(text, 36, 64)
 		if err != nil {

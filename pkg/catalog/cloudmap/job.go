@@ -149,6 +149,8 @@ func (s *Source) spaceJobs(c *chooser, sp *space) {
 			c.offer(job{call: callDiscover, class: classFirst, due: due, busy: &sh.busy, space: sp, shard: sh, do: (*Source).readIndex})
 		case sh.want > sh.revision:
 			c.offer(job{call: callDiscover, class: classChange, due: due, busy: &sh.busy, space: sp, shard: sh, do: (*Source).readIndex})
+		case sh.churn > mostlyChanged:
+			c.offer(job{call: callDiscover, class: classPoll, due: due, busy: &sh.busy, space: sp, shard: sh, do: (*Source).readIndex})
 		default:
 			c.offer(job{call: callRevision, class: classPoll, due: due, busy: &sh.busy, space: sp, shard: sh, do: (*Source).pollIndex})
 		}

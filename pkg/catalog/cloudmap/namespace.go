@@ -3,11 +3,14 @@ package cloudmap
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	sdtypes "github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
+
+	"connectd/pkg/lb"
 )
 
 const (
@@ -43,7 +46,9 @@ func (s *Source) upkeep(now time.Time) {
 	s.upkeepAt = now
 	used := map[string]Namespace{}
 	for _, ns := range s.p.Namespaces() {
-		used[ns.Name] = ns
+		if ns.Name != "" {
+			used[ns.Name] = ns
+		}
 	}
 	for name, ns := range used {
 		sp := s.space(name)
@@ -60,6 +65,12 @@ func (s *Source) upkeep(now time.Time) {
 		}
 	}
 	s.expire(now)
+	if arn := s.p.Instance(); arn != s.instance {
+		s.instance = arn
+		for _, sp := range s.spaces {
+			sp.entry.touch(now)
+		}
+	}
 }
 
 // namespaceJobs offers to look for namespaces that are used and not found yet.
@@ -269,44 +280,7 @@ func (s *Source) lostIf(sp *space, err error) bool {
 // directory brings in line what follows from targets and index entries: which
 // names lead to which services, and what there is to read.
 func (s *Source) directory(sp *space) {
-	clear(sp.aliases)
-	add := func(dnsName, service string) {
-		for _, have := range sp.aliases[dnsName] {
-			if have == service {
-				return
-			}
-		}
-		sp.aliases[dnsName] = append(sp.aliases[dnsName], service)
-	}
-	known := func(service string) {
-		add(service, service)
-		add(service+"."+sp.name, service)
-	}
-	for name := range sp.targets {
-		if bare, ok := s.bare(name); ok {
-			known(bare)
-		}
-	}
-	for _, e := range sp.entries {
-		for name, sv := range e.Services {
-			known(name)
-			for _, a := range sv.Aliases {
-				add(a.DNSName, name)
-			}
-		}
-	}
-	for name, list := range sp.connect.aliases {
-		known(name)
-		for _, a := range list {
-			add(a.DNSName, name)
-		}
-	}
-	for _, sv := range sp.services {
-		known(sv.name)
-		for _, a := range sv.last {
-			add(a.DNSName, sv.name)
-		}
-	}
+	s.listNames(sp)
 	if !sp.isKnown() {
 		return
 	}
@@ -320,8 +294,44 @@ func (s *Source) directory(sp *space) {
 			continue
 		}
 		for _, o := range sv.origins() {
-			s.follow(o)
+			if o.due.IsZero() && !o.busy {
+				s.follow(o)
+			}
 		}
+	}
+}
+
+// listNames fills the table of names: aliases, discoveryNames, and these with
+// the namespace.
+func (s *Source) listNames(sp *space) {
+	clear(sp.aliases)
+	add := func(dnsName, service string) {
+		if list := sp.aliases[dnsName]; !slices.Contains(list, service) {
+			sp.aliases[dnsName] = append(list, service)
+		}
+	}
+	known := func(service string, aliases []lb.ClientAlias) {
+		add(service, service)
+		add(service+"."+sp.name, service)
+		for _, a := range aliases {
+			add(a.DNSName, service)
+		}
+	}
+	for name := range sp.targets {
+		if bare, ok := s.bare(name); ok {
+			known(bare, nil)
+		}
+	}
+	for _, e := range sp.entries {
+		for name, sv := range e.Services {
+			known(name, sv.Aliases)
+		}
+	}
+	for name, list := range sp.connect.aliases {
+		known(name, list)
+	}
+	for _, sv := range sp.services {
+		known(sv.name, sv.last)
 	}
 }
 

@@ -39,7 +39,7 @@ func StateOf(s plan.Served) State {
 
 // Offer is one port that a local task serves.
 type Offer struct {
-	ID      string      // unique in the namespace and for the task's life: "<task id>-<port>"
+	ID      string      // unique in the service and for the task's life: "<task id>-<port>"
 	Service *lb.Service // name, aliases, protocol and settings; its endpoints do not count. Immutable
 
 	Task       string // ARN of its ECS task; anything else is never cleaned by other nodes
@@ -101,7 +101,7 @@ func (s *Source) Offer(list []Offer, complete bool) {
 			continue
 		}
 		copied := *o
-		r.offers[r.key(o.Service.Name.Namespace, o.ID)] = &copied
+		r.offers[key(o.Service.Name, o.ID)] = &copied
 		r.byService[o.Service.Name] = append(r.byService[o.Service.Name], &copied)
 		for _, a := range []netip.Addr{o.V4, o.V6} {
 			if a.IsValid() {
@@ -133,7 +133,7 @@ func (s *Source) checkOffer(o *Offer) (reason string, err error) {
 		return problemName, fmt.Errorf("register instance: the name %s is taken by connectd's index", o.Service.Name.DiscoveryName)
 	case !cloudNames.MatchString(s.p.Prefix + o.Service.Name.DiscoveryName):
 		return problemName, fmt.Errorf("register instance: Cloud Map takes no service name %s: it has more than 63 characters or ends with -", s.p.Prefix+o.Service.Name.DiscoveryName)
-	case !instanceIDs.MatchString(o.ID) || s.registrar.offers[s.registrar.key(o.Service.Name.Namespace, o.ID)] != nil:
+	case !instanceIDs.MatchString(o.ID) || s.registrar.offers[key(o.Service.Name, o.ID)] != nil:
 		return problemID, fmt.Errorf("register instance: id %q is not valid, or is there twice", o.ID)
 	case o.Port == 0 || !o.V4.IsValid() && !o.V6.IsValid():
 		return problemAddress, errors.New("register instance: no address or port")
@@ -194,16 +194,16 @@ func (s *Source) tellRefused() {
 func (s *Source) match() {
 	r := &s.registrar
 	now := s.p.Now()
-	for key, o := range r.offers {
-		p := r.publications[key]
+	for k, o := range r.offers {
+		p := r.publications[k]
 		if p == nil {
 			p = &publication{ID: o.ID, Namespace: o.Service.Name.Namespace, Service: o.Service.Name.DiscoveryName}
-			r.publications[key] = p
+			r.publications[k] = p
 		}
 		p.offer = o
 	}
-	for key, p := range r.publications {
-		if r.offers[key] == nil {
+	for k, p := range r.publications {
+		if r.offers[k] == nil {
 			p.offer = nil
 		}
 		s.review(p, now)
@@ -245,13 +245,35 @@ func (s *Source) Stay() {
 	s.nudge()
 }
 
-// Registered says whether an instance is registered in a namespace and was
-// seen there, healthy, by a read like other nodes' reads.
+// Registered says whether all instances of an id in a namespace are registered,
+// healthy, and were seen by a read like other nodes' reads.
 func (s *Source) Registered(namespace, id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.registrar.publications[s.registrar.key(namespace, id)]
-	return p != nil && p.Seen && p.In.State == stateHealthy
+	found := false
+	for _, p := range s.registrar.publications {
+		if p.ID != id || p.Namespace != namespace {
+			continue
+		}
+		if !p.Seen || p.In.State != stateHealthy {
+			return false
+		}
+		found = true
+	}
+	return found
+}
+
+// Refresh says that Params.Weights or Params.Namespaces have changed.
+func (s *Source) Refresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.upkeepAt = time.Time{}
+	for _, sp := range s.spaces {
+		for _, sv := range sp.services {
+			s.dirty[sv] = struct{}{}
+		}
+	}
+	s.nudge()
 }
 
 // Left says how many instances this node still has registered.
@@ -276,7 +298,7 @@ func (s *Source) Problems() []Problem {
 		if p.problem == nil {
 			continue
 		}
-		out = append(out, Problem{p.ID, lb.ServiceName{Namespace: p.Namespace, DiscoveryName: p.Service}, p.reason, p.problem})
+		out = append(out, Problem{p.ID, p.name(), p.reason, p.problem})
 	}
 	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.ID, b.ID) })
 	return out
@@ -299,7 +321,8 @@ func newRegistrar() registrar {
 	return registrar{offers: map[string]*Offer{}, publications: map[string]*publication{}}
 }
 
-func (r *registrar) key(namespace, id string) string { return namespace + "/" + id }
+// key names an instance: ids are unique in a service.
+func key(name lb.ServiceName, id string) string { return name.String() + "/" + id }
 
 // local lists the offers that Snapshot has to show.
 func (r *registrar) local(sv *service) (out []*Offer) {
@@ -315,8 +338,8 @@ func (r *registrar) local(sv *service) (out []*Offer) {
 func (r *registrar) holds(at netip.AddrPort) bool { return r.addresses[at] }
 
 // since is when an offer was registered first, in unix milliseconds.
-func (r *registrar) since(namespace, id string, now time.Time) int64 {
-	if p := r.publications[r.key(namespace, id)]; p != nil && !p.Written.IsZero() {
+func (r *registrar) since(name lb.ServiceName, id string, now time.Time) int64 {
+	if p := r.publications[key(name, id)]; p != nil && !p.Written.IsZero() {
 		return p.In.Since
 	}
 	return now.UnixMilli()

@@ -12,6 +12,11 @@ import (
 )
 
 const (
+	// mostlyChanged is the share of looks at an index that find a change from
+	// which on it is read without asking for its revision first: that costs
+	// as much.
+	mostlyChanged = 0.5
+	churnWeight   = 0.2 // of the latest look
 	// retryRead is the pause before a service is read again whose instances
 	// are not yet what the index says: registrations show within seconds. It
 	// doubles, and after maxTries the two are left to contradict each other.
@@ -47,6 +52,7 @@ func (s *Source) pollIndex(ctx context.Context, j *job) {
 	case out.InstancesRevision == nil:
 	case *out.InstancesRevision > sh.revision:
 		sh.want, sh.tries, sh.due = *out.InstancesRevision, 0, now
+		sh.looked(true)
 	case *out.InstancesRevision < sh.revision:
 		s.stale++
 		if s.outdated(&sh.older, now) {
@@ -54,6 +60,15 @@ func (s *Source) pollIndex(ctx context.Context, j *job) {
 		}
 	default:
 		sh.checked, sh.older, sh.back = now, time.Time{}, retry{}
+		sh.looked(false)
+	}
+}
+
+// looked notes whether a look at the index found a change.
+func (sh *shard) looked(changed bool) {
+	sh.churn *= 1 - churnWeight
+	if changed {
+		sh.churn += churnWeight
 	}
 }
 
@@ -143,29 +158,46 @@ func (s *Source) readIndex(ctx context.Context, j *job) {
 			return // nothing new in it
 		}
 	default:
+		if sh.known && sh.want <= sh.revision { // no poll before it
+			sh.looked(*out.InstancesRevision != sh.revision)
+		}
 		sh.tries, sh.want = 0, *out.InstancesRevision
 		sh.checked, sh.older = now, time.Time{}
 		sh.due = now.Add(s.pollPause(sp, now))
 	}
+	same := sh.known && *out.InstancesRevision == sh.revision
 	sh.known, sh.absent, sh.revision, sh.back = true, time.Time{}, *out.InstancesRevision, retry{}
-	entries, weights := map[string]*indexEntry{}, map[string]int{}
-	for i := range out.Instances {
-		in := &out.Instances[i]
+	if same {
+		return
+	}
+	entries, weights := sh.decode(out.Instances)
+	s.setEntries(sp, sh, entries, weights, now)
+}
+
+// decode reads what an index lists. An entry that does not parse says nothing:
+// the one before it stays.
+func (sh *shard) decode(list []sdtypes.HttpInstanceSummary) (entries map[string]*indexEntry, weights map[string]int) {
+	entries, weights = make(map[string]*indexEntry, len(list)), map[string]int{}
+	for i := range list {
+		in := &list[i]
 		id := deref(in.InstanceId)
 		if strings.HasPrefix(id, weightsID) {
 			decodeWeights(in.Attributes, weights)
 			continue
 		}
-		e, err := decodeIndex(id, in.Attributes)
-		if err != nil {
-			if old := sh.entries[id]; old != nil {
-				entries[id] = old // an entry that does not parse says nothing
-			}
+		old := sh.entries[id]
+		if old != nil && maps.Equal(old.raw, in.Attributes) {
+			entries[id] = old
 			continue
 		}
-		entries[id] = e
+		e, err := decodeIndex(id, in.Attributes)
+		if err == nil {
+			entries[id] = e
+		} else if old != nil {
+			entries[id] = old
+		}
 	}
-	s.setEntries(sp, sh, entries, weights, now)
+	return entries, weights
 }
 
 // setEntries takes the entries of one shard, and has those services read that

@@ -9,6 +9,8 @@ import (
 
 	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	sdtypes "github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
+
+	"connectd/pkg/lb"
 )
 
 const (
@@ -25,6 +27,9 @@ const (
 	refusedFor = 5 * time.Minute
 	fullFor    = time.Minute // and after it said that a quota is used up
 	busyMost   = 10 * time.Second
+	// confirmAfter is how long after its first registration an instance is
+	// looked for; the pause doubles.
+	confirmAfter = 2 * time.Second
 )
 
 // publication is an instance that this node registered, or is about to.
@@ -47,6 +52,10 @@ type publication struct {
 	due     time.Time
 	reason  string // of problem
 	problem error
+}
+
+func (p *publication) name() lb.ServiceName {
+	return lb.ServiceName{Namespace: p.Namespace, DiscoveryName: p.Service}
 }
 
 type todo uint8
@@ -219,7 +228,7 @@ func (s *Source) register(ctx context.Context, j *job) {
 	if o.State == Pending && !p.Written.IsZero() && in.State == stateHealthy {
 		in.State = p.In.State
 	}
-	in.Since, in.Sequence = s.registrar.since(p.Namespace, p.ID, now), s.registrar.next(now)
+	in.Since, in.Sequence = s.registrar.since(p.name(), p.ID, now), s.registrar.next(now)
 	attrs, err := in.encode(o.Cluster, o.ECSService, o.Family)
 	ref := *t.ref(sp)
 	s.mu.Unlock()
@@ -247,12 +256,16 @@ func (s *Source) register(ctx context.Context, j *job) {
 		p.Draining = now
 	}
 	p.In, p.Cluster, p.ECSService, p.Family = in, o.Cluster, o.ECSService, o.Family
-	p.Written, p.Seen, p.tries, p.back = now, false, 0, retry{}
-	p.lost = false
+	first := !p.Seen
+	p.Written, p.tries, p.back, p.lost = now, 0, retry{}, false
 	p.reason, p.problem = "", nil
 	s.review(p, now)
 	s.wrote(sp, now)
-	s.schedule(s.service(sp, p.Service).ours, now.Add(retryRead), classChange) // is it seen?
+	if o := s.service(sp, p.Service).ours; first {
+		s.schedule(o, now.Add(confirmAfter), classChange) // its task waits to be seen
+	} else {
+		s.schedule(o, now.Add(unseenFor+time.Second), classSlow)
+	}
 }
 
 // notWritten takes a failure of a call that changes an instance.
@@ -268,8 +281,8 @@ func (s *Source) notWritten(sp *space, p *publication, name string, kind fault, 
 		s.lostIf(sp, err)
 	}
 	p.back.fail(now, s.random, pauseOf(kind), most)
-	if kind == faultBusy {
-		return // an operation of ours goes on: no problem yet
+	if kind == faultBusy || errors.Is(err, context.Canceled) {
+		return // an operation of ours goes on, or we are stopping: no problem
 	}
 	if p.problem == nil || p.problem.Error() != err.Error() {
 		s.log.Warn("an instance is not registered as it is", "namespace", p.Namespace, "service", p.Service, "instance", p.ID, "error", err)
@@ -327,10 +340,15 @@ func (s *Source) confirm(o *origin, now time.Time) (next time.Time) {
 		in, found := find(o.list, p.ID)
 		switch {
 		case found && in.Sequence >= p.In.Sequence:
-			p.Seen, p.tries, p.lost = true, 0, false
+			if !p.Seen {
+				p.Seen, s.confirmed = true, true
+			}
+			p.tries, p.lost = 0, false
 		case now.Sub(p.Written) < unseenFor:
-			at := now.Add(jitter(s.random, retryRead<<min(p.tries, maxTries-1)))
-			p.tries++
+			at := now.Add(jitter(s.random, confirmAfter<<min(p.tries, maxTries-1)))
+			if p.tries++; p.Seen {
+				at = p.Written.Add(unseenFor + time.Second)
+			}
 			if next.IsZero() || at.Before(next) {
 				next = at
 			}
@@ -353,14 +371,14 @@ func (s *Source) adopt(o *origin) {
 	}
 	for i := range o.list {
 		in := &o.list[i]
-		key := s.registrar.key(o.service.space.name, in.ID)
-		if in.Node != s.p.Node || s.registrar.publications[key] != nil && !s.registrar.publications[key].Written.IsZero() {
+		k := key(o.service.fullName(), in.ID)
+		if in.Node != s.p.Node || s.registrar.publications[k] != nil && !s.registrar.publications[k].Written.IsZero() {
 			continue
 		}
-		p := s.registrar.publications[key]
+		p := s.registrar.publications[k]
 		if p == nil {
 			p = &publication{ID: in.ID, Namespace: o.service.space.name, Service: o.service.name}
-			s.registrar.publications[key] = p
+			s.registrar.publications[k] = p
 		}
 		if p.busy {
 			continue

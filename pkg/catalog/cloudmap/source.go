@@ -73,8 +73,8 @@ type Params struct {
 	// connections for endpoints that a connectd registered, the rest being
 	// for those of ECS. It goes before what Cloud Map says.
 	Weights func(lb.ServiceName) (percent int, ok bool)
-	// Changed, if set, is called after each change of what Snapshot returns.
-	// It must not block.
+	// Changed, if set, is called after each change of what Snapshot or
+	// Registered returns. It must not block.
 	Changed func()
 	// Now is the clock; nil is time.Now. Run needs that one.
 	Now func() time.Time
@@ -91,8 +91,9 @@ type Source struct {
 	random    *rand.Rand
 	spaces    map[string]*space
 	upkeepAt  time.Time
-	names     retry // of ListNamespaces
-	listing   bool  // ListNamespaces is under way
+	instance  string // what Params.Instance said last
+	names     retry  // of ListNamespaces
+	listing   bool   // ListNamespaces is under way
 	bucket    bucket
 	apis      map[call]*apiState
 	addresses map[netip.AddrPort][]claim
@@ -102,6 +103,7 @@ type Source struct {
 	dirty     map[*service]struct{}
 	services  []*lb.Service // what Snapshot returns
 	saveAt    time.Time     // zero: nothing to save
+	confirmed bool          // an instance of ours was seen for the first time
 	stale     uint64        // answers that were older than what was known
 }
 

@@ -252,3 +252,38 @@ func TestFailedPollsFaster(t *testing.T) {
 		t.Errorf("%d polls a minute long after a failure", got)
 	}
 }
+
+// TestColdStartWithoutAWS: a node that knows nothing holds up queries for the
+// first seconds only.
+func TestColdStartWithoutAWS(t *testing.T) {
+	w := newWorld(t, -1)
+	w.cloud.Outage()
+	b := w.node("i-b")
+	w.run(2 * time.Second)
+	if !b.Demand("orders", []string{"prod"}) {
+		t.Error("2 s after the start nothing is waited for")
+	}
+	w.run(coldFor)
+	if b.Demand("example.com", []string{"prod"}) {
+		t.Error("with AWS away for long the names of the world wait")
+	}
+}
+
+// TestCopiedDisk: the state of another node is not this one's.
+func TestCopiedDisk(t *testing.T) {
+	w := newWorld(t, -1)
+	dir := t.TempDir()
+	a := w.node("i-a", func(p *Params) { p.StateDir = dir })
+	a.Offer([]Offer{a.offer("t1", "orders")}, true)
+	w.run(time.Minute)
+	a.save(true)
+	b := w.node("i-b", func(p *Params) { p.StateDir = dir })
+	b.Offer(nil, true)
+	w.run(time.Minute)
+	if got := w.registered("cd--orders"); len(got) != 1 {
+		t.Errorf("left: %s", got)
+	}
+	if !strings.Contains(b.log.String(), "of another node") {
+		t.Error("the log does not say so")
+	}
+}

@@ -12,7 +12,8 @@ import (
 type space struct {
 	name   string
 	wanted Namespace
-	used   bool // Params.Namespaces names it
+	used   bool      // Params.Namespaces names it
+	since  time.Time // when it was first heard of
 
 	resolved bool // the following four are known
 	id, arn  string
@@ -55,8 +56,9 @@ type shard struct {
 	name     string
 	known    bool
 	revision int64
-	want     int64 // a revision that a poll has seen
-	tries    int   // reads in a row that were older than want
+	want     int64   // a revision that a poll has seen
+	churn    float64 // share of the latest looks that found a change, weighted by age
+	tries    int     // reads in a row that were older than want
 	older    time.Time
 	absent   time.Time // since when it is said not to be there
 	checked  time.Time // when it was last known to be as of then
@@ -110,7 +112,7 @@ func (s *Source) space(name string) *space {
 	sp := s.spaces[name]
 	if sp == nil {
 		sp = &space{
-			name: name, wanted: Namespace{Name: name}, targets: map[string]*target{}, missed: map[string]time.Time{},
+			name: name, since: s.p.Now(), wanted: Namespace{Name: name}, targets: map[string]*target{}, missed: map[string]time.Time{},
 			entries: map[string]*indexEntry{}, weights: map[string]int{}, services: map[string]*service{},
 			aliases: map[string][]string{}, ready: make(chan struct{}),
 		}

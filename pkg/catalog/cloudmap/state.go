@@ -25,6 +25,7 @@ const (
 // is in demand, and the last answers, which serve as long as AWS is away.
 type savedState struct {
 	Version      int
+	Node         string
 	Saved        time.Time
 	Sequence     uint64
 	Publications []*publication        `json:",omitempty"`
@@ -83,11 +84,14 @@ func (s *Source) load() error {
 	if st.Version != stateVersion {
 		return fmt.Errorf("decode %s: version %d, want %d", path, st.Version, stateVersion)
 	}
+	if st.Node != s.p.Node {
+		return fmt.Errorf("decode %s: it is of another node, %q", path, st.Node) // a disk that was copied
+	}
 	now := s.p.Now()
 	s.registrar.sequence = st.Sequence
 	for _, p := range st.Publications {
 		if p != nil && instanceIDs.MatchString(p.ID) && checkDiscoveryName(p.Service) {
-			s.registrar.publications[s.registrar.key(p.Namespace, p.ID)] = p
+			s.registrar.publications[key(p.name(), p.ID)] = p
 		}
 	}
 	for name, saved := range st.Spaces {
@@ -171,7 +175,7 @@ func (s *Source) save(now bool) {
 }
 
 func (s *Source) saved() savedState {
-	st := savedState{Version: stateVersion, Saved: s.p.Now(), Sequence: s.registrar.sequence, Spaces: map[string]savedSpace{}}
+	st := savedState{Version: stateVersion, Node: s.p.Node, Saved: s.p.Now(), Sequence: s.registrar.sequence, Spaces: map[string]savedSpace{}}
 	for _, p := range s.registrar.publications {
 		if !p.Written.IsZero() {
 			st.Publications = append(st.Publications, p)

@@ -55,7 +55,6 @@ func TestWire(t *testing.T) {
 	for !s.Registered("prod", "t1") {
 		select {
 		case <-changed:
-		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			t.Fatalf("not registered: %+v %v", s.Stats(), s.Problems())
 		}

@@ -201,3 +201,7 @@ func (w *world) registered(service string) (ids []string) {
 }
 
 func addr4(a, b, c, d byte) netip.Addr { return netip.AddrFrom4([4]byte{a, b, c, d}) }
+
+func compareAddresses(a, b string) int {
+	return netip.MustParseAddrPort(a).Compare(netip.MustParseAddrPort(b))
+}

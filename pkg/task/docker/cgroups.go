@@ -253,7 +253,7 @@ func (w *Watcher) foundCgroup(id, path string) bool {
 	w.mu.Unlock()
 	w.change(id, func(e *entry) {
 		if e.State != Running {
-			e.State, e.PID = Created, 0
+			e.State, e.PID, e.PortsKnown = Created, 0, false
 		}
 		e.Cgroup = path
 	})

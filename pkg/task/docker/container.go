@@ -49,14 +49,14 @@ type Container struct {
 	// NetworkMode is "host", "none", "bridge", "default", a network's name, or
 	// "container:<id>".
 	NetworkMode string
-	// CgroupParent, Hostname and ResolvConfPath are known when Docker was asked
-	// in full, at once after create or else after start.
-	CgroupParent   string
-	Hostname       string
+	// CgroupParent and Hostname are known when Docker was asked in full, at once
+	// after create or else after start.
+	CgroupParent string
+	Hostname     string
+	// HostsPath and ResolvConfPath are files on the node. Until Docker tells, they
+	// are where Docker will put them, which is before the first process.
+	HostsPath      string
 	ResolvConfPath string
-	// HostsPath is a file on the node. Until Docker tells, it is where Docker
-	// will put it.
-	HostsPath string
 	// PID is the first process as the node sees it, 0 while there is none. It may
 	// be known while State is Created: between the cgroup's creation and the
 	// program's first instruction.
@@ -67,17 +67,21 @@ type Container struct {
 	// Stopping: Docker sent the container its stop signal, or SIGKILL.
 	Stopping bool
 	Health   string // "", "starting", "healthy" or "unhealthy": its own check's
-	Ports    []Port
+	// Ports are known, if PortsKnown, once Docker was asked after the start.
+	Ports      []Port
+	PortsKnown bool
 	// ChecksReadiness: its own check asks connectd whether the task is ready, so
 	// it cannot decide that.
 	ChecksReadiness bool
 	Restarts        int // by its restart policy
 }
 
-func (c *Container) equal(o *Container) bool {
+// Equal reports whether both say the same.
+func (c *Container) Equal(o *Container) bool {
 	return c.ID == o.ID && c.Name == o.Name && c.NetworkMode == o.NetworkMode && c.CgroupParent == o.CgroupParent &&
 		c.Hostname == o.Hostname && c.ResolvConfPath == o.ResolvConfPath && c.HostsPath == o.HostsPath &&
 		c.PID == o.PID && c.Cgroup == o.Cgroup && c.State == o.State && c.Started.Equal(o.Started) &&
 		c.Stopping == o.Stopping && c.Health == o.Health && c.Restarts == o.Restarts &&
+		c.ChecksReadiness == o.ChecksReadiness && c.PortsKnown == o.PortsKnown &&
 		slices.Equal(c.Ports, o.Ports) && maps.Equal(c.Labels, o.Labels) && maps.Equal(c.ImageLabels, o.ImageLabels)
 }

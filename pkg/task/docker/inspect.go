@@ -108,11 +108,15 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 	e.CgroupParent = got.HostConfig.CgroupParent
 	e.Hostname = got.Config.Hostname
 	e.Restarts = got.RestartCount
-	e.ResolvConfPath = got.ResolvConfPath
 	e.HostsPath = w.hostsPath(e.ID, e.NetworkMode)
+	e.ResolvConfPath = beside(e.HostsPath)
 	if got.HostsPath != "" {
 		e.HostsPath = got.HostsPath
 	}
+	if got.ResolvConfPath != "" {
+		e.ResolvConfPath = got.ResolvConfPath
+	}
+	e.ChecksReadiness = checksReadiness(got.Config.Healthcheck)
 	e.stopSignal = sigTerm
 	if n := signalNumber(got.Config.StopSignal); n != 0 {
 		e.stopSignal = n
@@ -121,6 +125,8 @@ func (w *Watcher) apply(e *entry, got *container.InspectResponse, at time.Time) 
 	if h := got.State.Health; h != nil && h.Status != container.NoHealthcheck {
 		e.Health = string(h.Status)
 	}
+	e.ChecksReadiness = w.Readiness != "" && got.Config.Healthcheck != nil &&
+		strings.Contains(strings.Join(got.Config.Healthcheck.Test, " "), w.Readiness)
 	e.Ports = ports(got.NetworkSettings)
 	started, _ := time.Parse(time.RFC3339Nano, got.State.StartedAt)
 	if started.Year() <= 1 { // Docker's way to say never
@@ -139,6 +145,7 @@ func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time
 	switch {
 	case e.runs:
 		w.setRunning(e, s.Pid, started)
+		e.PortsKnown = true
 		if e.Cgroup = cgroup.path; !there {
 			e.Cgroup = containerCgroup(w.CgroupRoot, e.ID, s.Pid)
 		}
@@ -148,7 +155,7 @@ func (w *Watcher) applyState(e *entry, s *container.State, started, at time.Time
 	default:
 		e.State = Exited
 	}
-	e.PID, e.Cgroup, e.Started = 0, "", started
+	e.PID, e.Cgroup, e.Started, e.PortsKnown = 0, "", started, false
 	// It is starting, or has been started since Docker was asked.
 	if there && (cgroup.at.After(at) || e.State == Created && started.IsZero()) {
 		e.State, e.PID, e.Cgroup = Created, cgroup.pid, cgroup.path
@@ -173,6 +180,22 @@ func (w *Watcher) hostsPath(id, networkMode string) string {
 		return ""
 	}
 	return filepath.Join(w.root, "containers", id, "hosts")
+}
+
+// beside is where Docker has a container's resolv.conf: beside its hosts file.
+func beside(hostsPath string) string {
+	if hostsPath == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(hostsPath), "resolv.conf")
+}
+
+// readyAddr is where connectd tells a task whether it is ready.
+const readyAddr = "127.254.255.254"
+
+// checksReadiness reports whether a check asks connectd.
+func checksReadiness(h *container.HealthConfig) bool {
+	return h != nil && slices.ContainsFunc(h.Test, func(word string) bool { return strings.Contains(word, readyAddr) })
 }
 
 // ports lists published ports in order.

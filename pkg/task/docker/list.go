@@ -93,6 +93,7 @@ func (w *Watcher) describeOne(c *conn, s *container.Summary) {
 		}
 		e.NetworkMode = s.HostConfig.NetworkMode
 		e.HostsPath = w.hostsPath(e.ID, e.NetworkMode)
+		e.ResolvConfPath = beside(e.HostsPath)
 		if c, ok := w.cgroups[e.ID]; ok && e.State == Created {
 			e.Cgroup, e.PID = c.path, c.pid
 		}

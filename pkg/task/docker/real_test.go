@@ -77,7 +77,7 @@ func (f *follower) changed() {
 	defer f.mu.Unlock()
 	list, _ := f.Containers()
 	for _, c := range list {
-		i := slices.IndexFunc(f.history, func(o Container) bool { return o.equal(&c) })
+		i := slices.IndexFunc(f.history, func(o Container) bool { return o.Equal(&c) })
 		if i < 0 {
 			f.history = append(f.history, c)
 		}

@@ -22,6 +22,9 @@ func followed() []string {
 // askTime bounds a question that needs no container's lock.
 const askTime = 20 * time.Second
 
+// versionTime is how long a person waits for Version.
+const versionTime = 5 * time.Second
+
 // follow connects and follows events until something fails. connected tells
 // whether Docker had answered.
 func (w *Watcher) follow(ctx context.Context) (connected bool, err error) {
@@ -100,6 +103,22 @@ func (w *Watcher) greet(ctx context.Context, api *client.Client) (version string
 	w.root = got.Info.DockerRootDir
 	w.mu.Unlock()
 	return got.Info.ServerVersion, nil
+}
+
+// Version asks a Docker for its version, for at most 5 s.
+func Version(ctx context.Context, host string) (string, error) {
+	api, err := client.New(client.WithHost(host))
+	if err != nil {
+		return "", fmt.Errorf("ask docker: %w", err)
+	}
+	defer api.Close()
+	ctx, cancel := context.WithTimeout(ctx, versionTime)
+	defer cancel()
+	got, err := api.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return "", fmt.Errorf("ask docker: %w", err)
+	}
+	return got.Version, nil
 }
 
 // keepInStep compares with Docker's list now and from time to time.
@@ -217,5 +236,5 @@ func (w *Watcher) setRunning(e *entry, pid int, at time.Time) {
 }
 
 func (e *entry) exited() {
-	e.runs, e.State, e.PID, e.Cgroup, e.Health = false, Exited, 0, "", ""
+	e.runs, e.State, e.PID, e.Cgroup, e.Health, e.PortsKnown = false, Exited, 0, "", "", false
 }

@@ -17,6 +17,7 @@ import (
 type Params struct {
 	Host       string // of the API, such as unix:///var/run/docker.sock
 	CgroupRoot string // where cgroup2 is mounted; "" has Docker's word only
+	Readiness  string // address that health checks of containers ask whether the task is ready; "" is none
 	Log        *slog.Logger
 	// Changed is called after Containers or Status changed, by several goroutines
 	// at once; it must not block.
@@ -192,7 +193,7 @@ func (w *Watcher) change(id string, fn func(*entry)) {
 	}
 	before, was := e.Container, e.described
 	fn(e)
-	differs := e.described && (!was || !before.equal(&e.Container))
+	differs := e.described && (!was || !before.Equal(&e.Container))
 	w.mu.Unlock()
 	if differs {
 		w.Changed()

@@ -501,7 +501,7 @@ func TestEqual(t *testing.T) {
 			CgroupParent: "p", Hostname: "h", ResolvConfPath: "r", HostsPath: "o", PID: 1, Cgroup: "c", State: Running, Started: time.Unix(1, 0),
 			Stopping: true, Health: "healthy", Ports: []Port{{Host: 1}}, Restarts: 1}
 	}
-	if a, b := full(), full(); !a.equal(&b) {
+	if a, b := full(), full(); !a.Equal(&b) {
 		t.Error("equal containers are not")
 	}
 	for name, change := range map[string]func(*Container){
@@ -514,7 +514,7 @@ func TestEqual(t *testing.T) {
 		"Health": func(c *Container) { c.Health = "" }, "Ports": func(c *Container) { c.Ports = nil }, "Restarts": func(c *Container) { c.Restarts = 0 },
 	} {
 		a, b := full(), full()
-		if change(&b); a.equal(&b) {
+		if change(&b); a.Equal(&b) {
 			t.Errorf("containers that differ in %s are equal", name)
 		}
 	}

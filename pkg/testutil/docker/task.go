@@ -53,6 +53,9 @@ type TaskSpec struct {
 	ExtraHosts []string // name:address
 }
 
+// Account is whose tasks these are.
+const Account = "123456789012"
+
 // Task is a task that runs.
 type Task struct {
 	TaskSpec
@@ -98,7 +101,7 @@ func (e *Engine) Task(ctx context.Context, s TaskSpec) (*Task, error) {
 	if s.Revision == 0 {
 		s.Revision = 1
 	}
-	t := &Task{TaskSpec: s, ARN: fmt.Sprintf("arn:aws:ecs:us-east-1:123456789012:task/%s/%s", s.Cluster, s.ID)}
+	t := &Task{TaskSpec: s, ARN: fmt.Sprintf("arn:aws:ecs:us-east-1:%s:task/%s/%s", Account, s.Cluster, s.ID)}
 	var err error
 	switch s.NetworkMode {
 	case "awsvpc":
