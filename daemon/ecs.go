@@ -164,7 +164,7 @@ func (d *daemon) awaitDocker(ctx context.Context) {
 		return
 	}
 	path := strings.TrimPrefix(d.config.Load().ECS.Docker, "unix://")
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && !d.tasks.node.Known() {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && !d.tasks.node.Recalls() {
 		d.log.Warn("docker is not there yet: tasks are found once it is", "socket", path)
 		return
 	}

@@ -96,10 +96,17 @@ type Problem struct {
 	Note   bool // in force, but not all that was asked for
 }
 
-// NewNode returns a Node that knows no task until Run.
+// NewNode returns a Node that knows no task until Run. It reads what an earlier
+// one has remembered.
 func NewNode(p NodeParams) *Node {
-	return &Node{NodeParams: p, wake: make(chan struct{}, 1), members: map[string]*member{}, told: map[Problem]bool{}, found: make(chan struct{})}
+	n := &Node{NodeParams: p, wake: make(chan struct{}, 1), members: map[string]*member{}, told: map[Problem]bool{}, found: make(chan struct{})}
+	n.recall()
+	return n
 }
+
+// Recalls says whether an earlier Node has left containers that may still live:
+// then it is soon known what runs, whether Docker is there or not.
+func (n *Node) Recalls() bool { return len(n.recalled) > 0 }
 
 // SetPolicy replaces who may join as what.
 func (n *Node) SetPolicy(p join.Policy) {
@@ -129,7 +136,6 @@ func (n *Node) Look() {
 // go of their namespaces.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.close()
-	n.recall()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
