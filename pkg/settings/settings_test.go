@@ -72,7 +72,7 @@ func TestEncodeEveryField(t *testing.T) {
 	}
 	var same []string
 	sameFields(reflect.ValueOf(*s), reflect.ValueOf(*def), "", &same)
-	want := "Name.Namespace Name.DiscoveryName Protocol ClientAliases HealthCheck.GRPCService HealthCheck.From HealthCheck.CAFile HTTP.Direct Endpoints"
+	want := "Name.Namespace Name.DiscoveryName Protocol ClientAliases HealthCheck.GRPCService HealthCheck.From HealthCheck.CAFile Publish HTTP.Direct Endpoints"
 	if got := strings.Join(same, " "); got != want {
 		t.Errorf("this test leaves out\n%s, want\n%s", got, want)
 	}
