@@ -137,8 +137,12 @@ type appOutcome struct {
 func (i *instance) active(service string, want int) {
 	i.Helper()
 	i.eventually(20*time.Second, func() error {
+		list, err := i.known(service)
+		if err != nil {
+			return err
+		}
 		got, states := 0, ""
-		for at, e := range i.endpoints(service) {
+		for at, e := range list {
 			states += fmt.Sprintf(" %s %s (%s)", at, e.State, e.Reason)
 			if e.State == "active" {
 				got++

@@ -110,7 +110,11 @@ func TestECSHealth(t *testing.T) {
 	state := func(task *docker.Task, want string) {
 		t.Helper()
 		i.eventually(15*time.Second, func() error {
-			for a, e := range i.endpoints("prod/web") {
+			list, err := i.known("prod/web")
+			if err != nil {
+				return err
+			}
+			for a, e := range list {
 				if a.String() == at(task) && e.State == want {
 					return nil
 				} else if a.String() == at(task) {

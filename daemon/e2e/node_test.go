@@ -104,15 +104,22 @@ func (n *node) status() *control.Status {
 // endpoints returns the endpoints of a service by address.
 func (n *node) endpoints(service string) map[netip.AddrPort]control.Endpoint {
 	n.Helper()
-	list, err := n.control().Endpoints(context.Background(), control.EndpointFilter{Service: service})
+	out, err := n.known(service)
 	if err != nil {
 		n.Fatal(err)
 	}
+	return out
+}
+
+// known are the endpoints of a service, an error where there is no such
+// service, as before the first plan with its task.
+func (n *node) known(service string) (map[netip.AddrPort]control.Endpoint, error) {
+	list, err := n.control().Endpoints(context.Background(), control.EndpointFilter{Service: service})
 	out := make(map[netip.AddrPort]control.Endpoint, len(list))
 	for _, e := range list {
 		out[e.Address] = e
 	}
-	return out
+	return out, err
 }
 
 // eventually waits for a condition on real state.
@@ -125,8 +132,9 @@ func (n *node) eventually(within time.Duration, cond func() error) {
 func (n *node) inState(service string, at netip.AddrPort, state string) {
 	n.Helper()
 	n.eventually(20*time.Second, func() error {
-		if e := n.endpoints(service)[at]; e.State != state {
-			return fmt.Errorf("endpoint %s of %s is %q (%s), want %q", at, service, e.State, e.Reason, state)
+		list, err := n.known(service)
+		if e := list[at]; err != nil || e.State != state {
+			return fmt.Errorf("endpoint %s of %s is %q (%s), want %q: %v", at, service, e.State, e.Reason, state, err)
 		}
 		return nil
 	})
