@@ -31,23 +31,18 @@ func (s *Seat) cold(msg []byte, m match, o outcome) (names []string) {
 	if len(msg) < headerSize || msg[2]&(bitQR|maskOpcode) != 0 || !q.parse(msg) || q.class != mdns.ClassINET || q.hidden {
 		return nil
 	}
-	name := q.name()
-	for _, each := range append([][]byte{name}, v.stripped(name)...) {
-		if s.r.params.Demand(string(each), v.scope.namespaces) {
-			names = append(names, string(each))
+	ask := func(name []byte) {
+		if s.r.params.Demand(string(name), v.scope.namespaces) {
+			names = append(names, string(name))
+		}
+	}
+	ask(q.name())
+	for _, suffix := range v.scope.suffixes {
+		if short, ends := strip(q.name(), suffix); ends {
+			ask(short)
 		}
 	}
 	return names
-}
-
-// stripped are the name without each search domain that it ends in.
-func (v view) stripped(name []byte) (out [][]byte) {
-	for _, suffix := range v.scope.suffixes {
-		if short := len(name) - len(suffix); short > 0 && string(name[short:]) == suffix {
-			out = append(out, name[:short])
-		}
-	}
-	return out
 }
 
 func (s *Seat) await(names []string) {

@@ -71,15 +71,24 @@ func (v view) find(name []byte) (m match, search string, ok bool) {
 		return m, "", true
 	}
 	for _, suffix := range v.scope.suffixes {
-		short := len(name) - len(suffix)
-		if short <= 0 || string(name[short:]) != suffix {
+		short, ends := strip(name, suffix)
+		if !ends {
 			continue
 		}
-		if m, ok = v.table.lookup(name[:short], v.scope.namespaces); ok {
+		if m, ok = v.table.lookup(short, v.scope.namespaces); ok {
 			return m, suffix, true
 		}
 	}
 	return match{}, "", false
+}
+
+// strip takes a search domain off a name that ends in it and has more.
+func strip(name []byte, suffix string) (short []byte, ok bool) {
+	n := len(name) - len(suffix)
+	if n <= 0 || string(name[n:]) != suffix {
+		return nil, false
+	}
+	return name[:n], true
 }
 
 // elsewhere finds a name that find did not, in the namespaces that the task may
@@ -89,10 +98,12 @@ func (v view) elsewhere(name []byte) match {
 		return m
 	}
 	for _, suffix := range v.scope.suffixes {
-		if short := len(name) - len(suffix); short > 0 && string(name[short:]) == suffix {
-			if m, ok := v.table.anywhere(name[:short]); ok {
-				return m
-			}
+		short, ends := strip(name, suffix)
+		if !ends {
+			continue
+		}
+		if m, ok := v.table.anywhere(short); ok {
+			return m
 		}
 	}
 	return match{}
