@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	ecstypes "github.com/aws/aws-sdk-go-v2/service/ecs/types"
 	sd "github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 )
 
@@ -230,55 +231,67 @@ func (s *Source) verdict(k *check, gone, missing bool, now time.Time) {
 }
 
 func (s *Source) checkTasks(ctx context.Context, j *job) {
-	s.mu.Lock()
-	checks := s.cleaner.due(j.name, false, s.p.Now())
-	s.mu.Unlock()
-	byARN, arns := index(checks)
-	var out *ecs.DescribeTasksOutput
-	_, err := s.invoke(ctx, j, callTasks, func(ctx context.Context) (err error) {
-		out, err = s.p.ECS.DescribeTasks(ctx, &ecs.DescribeTasksInput{Cluster: &j.name, Tasks: arns})
-		return err
+	checks, arns := s.dueChecks(j.name, false)
+	said := map[string]finding{}
+	_, err := s.invoke(ctx, j, callTasks, func(ctx context.Context) error {
+		out, err := s.p.ECS.DescribeTasks(ctx, &ecs.DescribeTasksInput{Cluster: &j.name, Tasks: arns})
+		if err != nil {
+			return err
+		}
+		for i := range out.Tasks {
+			said[deref(out.Tasks[i].TaskArn)] = finding{gone: deref(out.Tasks[i].LastStatus) == "STOPPED"}
+		}
+		noteMissing(said, out.Failures)
+		return nil
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.cleaner.sort()
-	now := s.p.Now()
-	if err != nil {
-		s.postpone(checks, now)
-		return
-	}
-	for i := range out.Tasks {
-		if k := byARN[deref(out.Tasks[i].TaskArn)]; k != nil {
-			s.verdict(k, deref(out.Tasks[i].LastStatus) == "STOPPED", false, now)
-			delete(byARN, k.arn)
-		}
-	}
-	for _, f := range out.Failures {
-		if k := byARN[deref(f.Arn)]; k != nil && deref(f.Reason) == "MISSING" {
-			s.verdict(k, false, true, now)
-			delete(byARN, k.arn)
-		}
-	}
-	for _, k := range byARN { // not answered: that says nothing
-		s.postpone([]*check{k}, now)
-	}
-	for _, k := range checks {
-		if k.gone {
-			s.condemnTask(k.arn, now)
-		}
-	}
+	s.take(checks, said, err, func(k *check, now time.Time) { s.condemnTask(k.arn, now) })
 }
 
 func (s *Source) checkNodes(ctx context.Context, j *job) {
-	s.mu.Lock()
-	checks := s.cleaner.due(j.name, true, s.p.Now())
-	s.mu.Unlock()
-	byARN, arns := index(checks)
-	var out *ecs.DescribeContainerInstancesOutput
-	_, err := s.invoke(ctx, j, callInstances, func(ctx context.Context) (err error) {
-		out, err = s.p.ECS.DescribeContainerInstances(ctx, &ecs.DescribeContainerInstancesInput{Cluster: &j.name, ContainerInstances: arns})
-		return err
+	checks, arns := s.dueChecks(j.name, true)
+	said := map[string]finding{}
+	_, err := s.invoke(ctx, j, callInstances, func(ctx context.Context) error {
+		out, err := s.p.ECS.DescribeContainerInstances(ctx, &ecs.DescribeContainerInstancesInput{Cluster: &j.name, ContainerInstances: arns})
+		if err != nil {
+			return err
+		}
+		for i := range out.ContainerInstances {
+			// INACTIVE is one whose EC2 instance was terminated, or that was
+			// taken out of the cluster: missing twice, as if it were not listed.
+			said[deref(out.ContainerInstances[i].ContainerInstanceArn)] = finding{missing: deref(out.ContainerInstances[i].Status) == "INACTIVE"}
+		}
+		noteMissing(said, out.Failures)
+		return nil
 	})
+	s.take(checks, said, err, s.condemnNode)
+}
+
+// finding is what ECS says of a task or container instance.
+type finding struct{ gone, missing bool }
+
+func noteMissing(said map[string]finding, failures []ecstypes.Failure) {
+	for _, f := range failures {
+		arn := deref(f.Arn)
+		if _, listed := said[arn]; !listed && deref(f.Reason) == "MISSING" {
+			said[arn] = finding{missing: true}
+		}
+	}
+}
+
+// dueChecks returns what ECS is to be asked about in a cluster.
+func (s *Source) dueChecks(cluster string, nodes bool) (checks []*check, arns []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	checks = s.cleaner.due(cluster, nodes, s.p.Now())
+	for _, k := range checks {
+		arns = append(arns, k.arn)
+	}
+	return checks, arns
+}
+
+// take takes ECS's word, and condemns what has gone. Who is not answered, or an
+// error, says nothing.
+func (s *Source) take(checks []*check, said map[string]finding, err error, condemn func(*check, time.Time)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.cleaner.sort()
@@ -287,37 +300,18 @@ func (s *Source) checkNodes(ctx context.Context, j *job) {
 		s.postpone(checks, now)
 		return
 	}
-	for i := range out.ContainerInstances {
-		if k := byARN[deref(out.ContainerInstances[i].ContainerInstanceArn)]; k != nil {
-			// INACTIVE is one whose EC2 instance was terminated, or that was
-			// taken out of the cluster: missing twice, as if it were not listed.
-			s.verdict(k, false, deref(out.ContainerInstances[i].Status) == "INACTIVE", now)
-			delete(byARN, k.arn)
+	for _, k := range checks {
+		if f, ok := said[k.arn]; ok {
+			s.verdict(k, f.gone, f.missing, now)
+		} else {
+			s.postpone([]*check{k}, now)
 		}
-	}
-	for _, f := range out.Failures {
-		if k := byARN[deref(f.Arn)]; k != nil && deref(f.Reason) == "MISSING" {
-			s.verdict(k, false, true, now)
-			delete(byARN, k.arn)
-		}
-	}
-	for _, k := range byARN {
-		s.postpone([]*check{k}, now)
 	}
 	for _, k := range checks {
 		if k.gone {
-			s.condemnNode(k, now)
+			condemn(k, now)
 		}
 	}
-}
-
-func index(checks []*check) (byARN map[string]*check, arns []string) {
-	byARN = map[string]*check{}
-	for _, k := range checks {
-		byARN[k.arn] = k
-		arns = append(arns, k.arn)
-	}
-	return byARN, arns
 }
 
 func (s *Source) postpone(checks []*check, now time.Time) {
