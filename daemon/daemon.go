@@ -76,7 +76,7 @@ type daemon struct {
 	containerInstance atomic.Pointer[string] // its ARN, once the agent has said
 	draining          atomic.Bool            // ECS drains the instance
 	everRegistered    sync.Map               // names of tasks all of whose endpoints were in the registry
-	offByAttribute    bool                   // the brake was put on by the instance's attribute; followInstance's
+	offByAttribute    bool                   // the attribute connectd.off as it was last obeyed; followInstance's
 	problems          taskProblems
 	merged            merged
 	loop              *reconcile.Loop
@@ -141,7 +141,8 @@ func build(configPath string) (*daemon, error) {
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openCloudWatch, d.openBrake, d.openPlan, d.openRooms, d.openControl,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openCloudWatch,
+		d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -318,13 +319,13 @@ func (d *daemon) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, gctx := errgroup.WithContext(parts)
-	for _, part := range []func(context.Context) error{d.runECS, d.runNode, d.runLookups, d.runInstance, d.runRegistry} {
+	for _, part := range d.outside() {
 		g.Go(func() error { return part(gctx) })
 	}
 	d.awaitDocker(ctx)
 	for _, part := range []func(context.Context) error{
-		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.refusals, d.refresh, d.upkeep, d.followConfig, d.followInstance, d.pruneHosts, d.runCloudWatch,
-		d.serveMetrics, d.control.Serve, d.becomeReady,
+		d.loop.Run, d.seats.Run, d.ender.Run, d.health.Run, d.catalog.Run, d.strikes, d.oncePlanned(d.refusals), d.refresh,
+		d.upkeep, d.followConfig, d.followInstance, d.pruneHosts, d.serveMetrics, d.control.Serve, d.becomeReady,
 	} {
 		g.Go(func() error { return part(gctx) })
 	}
@@ -340,6 +341,48 @@ func (d *daemon) run(ctx context.Context) error {
 	cancel()
 	defer d.brake.wait() // before what it works on is closed
 	return g.Wait()
+}
+
+// outside are the parts that ask Docker and AWS, those that the config has. They
+// begin first: who runs here should be known when the first plan is made.
+func (d *daemon) outside() (parts []func(context.Context) error) {
+	add := func(run func(context.Context) error) {
+		parts = append(parts, func(ctx context.Context) error {
+			err := run(ctx)
+			if ctx.Err() != nil {
+				return nil // some say what ended them, and it was we
+			}
+			return err
+		})
+	}
+	if d.docker != nil {
+		add(d.docker.Run)
+		add(d.tasks.node.Run)
+		add(d.ecs.Run)
+	}
+	if d.registry != nil {
+		add(d.registry.Run)
+	}
+	if d.registry != nil || d.docker != nil {
+		add(d.instance.Run)
+	}
+	if d.cloudWatch != nil {
+		add(d.oncePlanned(d.cloudWatch.Run)) // what is counted by then is not sent
+	}
+	return parts
+}
+
+// oncePlanned runs a part when the first plan is in force, which says whose
+// what the kernel has kept from an earlier daemon is.
+func (d *daemon) oncePlanned(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-d.loop.InForce():
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (d *daemon) becomeReady(ctx context.Context) error {

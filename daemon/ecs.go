@@ -123,18 +123,6 @@ func (d *daemon) problemCounters() []metrics.Counter {
 	return out
 }
 
-// runECS follows Docker and the tasks until ctx ends.
-func (d *daemon) runECS(ctx context.Context) error {
-	if d.docker == nil {
-		return nil
-	}
-	err := d.docker.Run(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
 // pruneHosts takes names out of the hosts files of tasks that are no more, once
 // it is known which those are.
 func (d *daemon) pruneHosts(ctx context.Context) error {
@@ -149,13 +137,6 @@ func (d *daemon) pruneHosts(ctx context.Context) error {
 		d.dns.PruneHosts()
 	}
 	return nil
-}
-
-func (d *daemon) runNode(ctx context.Context) error {
-	if d.tasks.node == nil {
-		return nil
-	}
-	return d.tasks.node.Run(ctx)
 }
 
 // awaitDocker returns when it is known what runs, or cannot be known soon.

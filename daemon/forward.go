@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"connectd/pkg/datapath"
@@ -29,17 +30,20 @@ func (d *daemon) openProxy(vip4 netip.Prefix) (err error) {
 // taskReady says whether a task is ready by the plan in force, and known whole.
 func (d *daemon) taskReady(id lb.TaskID) (ok bool, detail string) {
 	p := d.loop.Desired() // never nil: seats come after the first plan
+	i := slices.IndexFunc(p.Tasks, func(t *plan.Task) bool { return t.ID == id })
+	if i < 0 {
+		return p.Readiness(id)
+	}
+	name := p.Tasks[i].Name
 	if d.tasks.node != nil {
-		for _, t := range p.Tasks {
-			if waiting := d.tasks.node.Waiting(t.Name); t.ID == id && waiting != "" {
-				return false, waiting
-			}
+		if waiting := d.tasks.node.Waiting(name); waiting != "" {
+			return false, waiting
 		}
 	}
 	if ok, detail = p.Readiness(id); !ok {
 		return false, detail
 	}
-	return d.inRegistry(p, id)
+	return d.inRegistry(p, name)
 }
 
 // forward gives the forwarder's listeners their place in the kernel.

@@ -108,14 +108,3 @@ func (d *daemon) clearReady(meta ecsapi.Metadata) {
 		d.log.Warn("clear the instance attribute connectd.ready", "error", err)
 	}
 }
-
-func (d *daemon) runLookups(ctx context.Context) error {
-	if d.ecs == nil {
-		return nil
-	}
-	err := d.ecs.Run(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -95,17 +94,6 @@ func (d *daemon) countAccepted(p *plan.Desired) {
 		d.log.Warn("accepted connections are not counted", "error", err)
 	}
 	d.serveError = text
-}
-
-func (d *daemon) runCloudWatch(ctx context.Context) error {
-	if d.cloudWatch == nil {
-		return nil
-	}
-	err := d.cloudWatch.Run(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // awsCalls counts calls of ECS that lookups made.

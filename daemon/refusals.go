@@ -15,14 +15,8 @@ import (
 	"connectd/pkg/plan"
 )
 
-// refusals hands out what hooks refuse. The first plan is waited for, which
-// says whose those are that came while no daemon was there.
+// refusals hands out what hooks refuse, and have while no daemon was there.
 func (d *daemon) refusals(ctx context.Context) error {
-	select {
-	case <-d.loop.InForce():
-	case <-ctx.Done():
-		return nil
-	}
 	return d.datapath.Refusals(ctx, d.refusedCall)
 }
 

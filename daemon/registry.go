@@ -47,7 +47,7 @@ func (d *daemon) openRegistry(c *Config) (err error) {
 	}
 	api, ecs := cloudmap.Dial(region)
 	d.registry, err = cloudmap.New(cloudmap.Params{
-		Log: d.log.With("component", "cloudmap"), API: api, ECS: ecs, Node: node, Instance: d.instanceARN, Zone: id.Zone, ZoneID: zone,
+		Log: d.log, API: api, ECS: ecs, Node: node, Instance: d.instanceARN, Zone: id.Zone, ZoneID: zone,
 		Prefix: c.CloudMap.ServicePrefix, Register: c.CloudMap.Register, CreateNamespaces: c.CloudMap.CreateNamespaces,
 		PollEvery: c.CloudMap.Poll, CallsPerSecond: c.CloudMap.CallsPerSecond, StateDir: c.StateDir,
 		Forbidden:  []netip.Prefix{c.VIPCIDR, c.VIPCIDR6},
@@ -177,15 +177,10 @@ func offerID(s plan.Served) string {
 
 // inRegistry says whether all that a ready task serves is in the registry, for
 // the first time: other nodes find it. From then on it stays so.
-func (d *daemon) inRegistry(p *plan.Desired, id lb.TaskID) (ok bool, detail string) {
+func (d *daemon) inRegistry(p *plan.Desired, name string) (ok bool, detail string) {
 	if d.registry == nil {
 		return true, ""
 	}
-	i := slices.IndexFunc(p.Tasks, func(t *plan.Task) bool { return t.ID == id })
-	if i < 0 {
-		return false, "the task is gone"
-	}
-	name := p.Tasks[i].Name
 	if _, once := d.everRegistered.Load(name); once {
 		return true, ""
 	}
@@ -198,7 +193,7 @@ func (d *daemon) inRegistry(p *plan.Desired, id lb.TaskID) (ok bool, detail stri
 
 // unregistered says what of a task is not in the registry yet; "" is nothing.
 func (d *daemon) unregistered(p *plan.Desired, task string) string {
-	if d.registry == nil || !d.config.Load().CloudMap.Register {
+	if !d.config.Load().CloudMap.Register {
 		return ""
 	}
 	for _, s := range p.Serves(task) {
@@ -223,8 +218,9 @@ func (d *daemon) awaitName(ctx context.Context, name string, namespaces []string
 	_ = d.loop.Settle(ctx) // then the name is answered as far as it is known
 }
 
-// noteUse forgets who has gone, and keeps services in demand whose names are not asked for any more, as
-// they stand in hosts files or in the memory of programs.
+// noteUse forgets who has gone, and keeps services in demand whose names are
+// not asked for any more, as they stand in hosts files or in the memory of
+// programs.
 func (d *daemon) noteUse() {
 	p := d.loop.Desired()
 	if d.registry == nil || p == nil {
@@ -280,28 +276,6 @@ func (d *daemon) instanceChanged() {
 			d.registry.Stay()
 		}
 	}
-}
-
-func (d *daemon) runRegistry(ctx context.Context) error {
-	if d.registry == nil {
-		return nil
-	}
-	err := d.registry.Run(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-func (d *daemon) runInstance(ctx context.Context) error {
-	if d.registry == nil && d.config.Load().ECS == nil {
-		return nil
-	}
-	err := d.instance.Run(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // registryStatus is what status says of the registry.
