@@ -9,7 +9,8 @@ import (
 	"connectd/pkg/task"
 )
 
-// merged is what the catalog files and the local tasks list together.
+// merged is what the catalog files, the local tasks and the registry list
+// together.
 type merged struct {
 	merger *catalog.Merger // the loop's
 

@@ -158,7 +158,7 @@ func describe(t *lb.Task) control.TaskDetail {
 
 func (d *daemon) whyNotPlanned(p *plan.Desired, name string) string {
 	if !d.offSince().IsZero() {
-		return "connectd is off on this node, by command"
+		return "connectd is off on this node, " + whoPulls(d.brake.attribute.Load())
 	}
 	for _, problem := range p.Problems {
 		if strings.HasPrefix(problem, "task "+name+" ") {

@@ -253,17 +253,6 @@ func identical(a, b []*lb.Service) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// Parts sorts what tasks list so that Merge takes it: by name, and within a
-// name as prefer says, negative when a goes first.
-func Parts(services []*lb.Service, prefer func(a, b *lb.Service) int) {
-	slices.SortStableFunc(services, func(a, b *lb.Service) int {
-		if c := a.Name.Compare(b.Name); c != 0 {
-			return c
-		}
-		return prefer(a, b)
-	})
-}
-
 // String is for logs: "prod/orders: alias_taken: ...".
 func (c Clash) String() string {
 	return strings.Join([]string{c.Service.String(), c.Reason, c.Detail}, ": ")

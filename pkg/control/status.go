@@ -13,7 +13,7 @@ type Status struct {
 	Started       time.Time `json:"started"`
 	UptimeSeconds float64   `json:"uptimeSeconds"`
 	NotReady      []string  `json:"notReady,omitempty"` // what is being waited for; empty: ready
-	Off           time.Time `json:"off,omitzero"`       // since when connectd is off here by command; zero: it is on
+	Off           time.Time `json:"off,omitzero"`       // since when connectd is off here, by command or attribute; zero: it is on
 
 	Config    Config        `json:"config"`
 	Catalog   []CatalogFile `json:"catalog"`

@@ -35,7 +35,7 @@ const (
 	EventOver       EventKind = "over"       // the end of either, which Reason names
 	EventLeaving    EventKind = "leaving"    // the instance is going away, its endpoints drain
 	EventStaying    EventKind = "staying"    // it is not, after all
-	EventOff        EventKind = "off"        // connectd was taken off the node by command
+	EventOff        EventKind = "off"        // connectd was taken off the node
 	EventOn         EventKind = "on"
 	EventMore       EventKind = "more" // so many more at once that they are not listed
 )
@@ -124,7 +124,7 @@ type TaskDetail struct {
 	Problems    []string     `json:"problems,omitempty"` // why not attached, and what else is wrong
 }
 
-// Brake says whether connectd is off on this node by command.
+// Brake says whether connectd is off on this node.
 type Brake struct {
 	Off   time.Time `json:"off,omitzero"` // since when; zero: it is on
 	Tasks int       `json:"tasks"`        // on this node, served or not

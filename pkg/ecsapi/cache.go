@@ -126,9 +126,3 @@ func (c *Cache) Problems() (list []Problem) {
 	}
 	return list
 }
-
-// Actions lists the actions that the role of a node needs for this package, as
-// IAM names them.
-func Actions() []string {
-	return append(append([]string{}, actions[:]...), actionInstances, actionPut, actionDelete)
-}

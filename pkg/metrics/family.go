@@ -177,7 +177,7 @@ func (f *families) addNode(add adder) {
 	f.events = add(counter, "events_total",
 		"Events of the node by kind, those counted together included. Source: daemon.", "kind")
 	f.off = add(gauge, "off",
-		"1 while connectd is off on this node by command and serves no task, else 0. Source: daemon.")
+		"1 while connectd is off on this node, by command or by its instance attribute, and serves no task, else 0. Source: daemon.")
 	f.taskProbs = add(counter, "task_problems_total",
 		"What was not as tasks of ECS ask for, each counted once as long as it stands, by reason. Source: daemon.", "reason")
 	f.dockerUp = add(gauge, "docker_up",

@@ -28,7 +28,7 @@ type Sources struct {
 	Terminated func() []Counter                 // connections ended by connectd, by reason
 	DNS        func() []Counter                 // queries by outcome
 	Events     func() []Counter                 // of the node, by kind
-	Off        func() bool                      // by command: no task is served
+	Off        func() bool                      // no task is served
 	// TaskProblems and DockerUp are nil unless ECS is looked at.
 	TaskProblems func() []Counter // by reason
 	DockerUp     func() bool

@@ -96,7 +96,7 @@ func (p ports) read(path string, protocol lb.Protocol) error {
 		if !ok || at.Addr() == ownSockets {
 			continue
 		}
-		p.note(protocol, at, false) // which is rare and cannot be seen here
+		p.note(protocol, at, false) // what is said against IPv4 is not in the table
 	}
 	return lines.Err()
 }

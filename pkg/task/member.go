@@ -86,7 +86,7 @@ func (m *member) update(n *Node, containers []docker.Container, policy join.Poli
 	}
 	spots := arrange(m, containers)
 	settled = m.take(n, spots)
-	return m.serve(n, spots, containers, now) && settled
+	return m.serve(n, spots, now) && settled
 }
 
 // isDue says whether a look may find something new.

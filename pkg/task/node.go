@@ -197,7 +197,7 @@ func (n *Node) refresh(now time.Time) (changed bool, next time.Time) {
 			delete(n.members, arn)
 		}
 	}
-	changed = n.show(now)
+	changed = n.show()
 	for _, m := range ended {
 		m.close()
 	}
@@ -205,7 +205,7 @@ func (n *Node) refresh(now time.Time) (changed bool, next time.Time) {
 }
 
 // show makes what the members are now what others see.
-func (n *Node) show(now time.Time) (changed bool) {
+func (n *Node) show() (changed bool) {
 	next := snapshot{known: true, spaces: map[string]*netns.Handle{}, waiting: map[string]string{}, inner: map[netip.AddrPort]uint16{}}
 	parts := map[*lb.Service]time.Time{}
 	for _, m := range n.members {

@@ -14,7 +14,6 @@ import (
 const (
 	ReasonLookup       = "lookup_failed"         // ports or namespace are not in the labels, and ECS does not say
 	ReasonNamespace    = "namespace_unreachable" // its network namespace, cgroup or resolvers cannot be read
-	ReasonNoContainer  = "no_container"          // no container of the task has the port
 	ReasonNoAddress    = "no_address"            // nobody else could reach it
 	ReasonNotListening = "not_listening"         // nobody listens on the port
 	ReasonLoopbackOnly = "loopback_only"         // who listens does so on 127.0.0.1 only
@@ -23,13 +22,13 @@ const (
 
 // Reasons lists every reason of a Problem, for metrics.
 func Reasons() []string {
-	return append([]string{ReasonLookup, ReasonNamespace, ReasonNoContainer, ReasonNoAddress, ReasonNotListening, ReasonLoopbackOnly, ReasonNotPublished},
+	return append([]string{ReasonLookup, ReasonNamespace, ReasonNoAddress, ReasonNotListening, ReasonLoopbackOnly, ReasonNotPublished},
 		join.Reasons()...)
 }
 
 // serve works out the parts of services that the task is. settled is false
 // while a port is awaited.
-func (m *member) serve(n *Node, spots []*spot, containers []docker.Container, now time.Time) (settled bool) {
+func (m *member) serve(n *Node, spots []*spot, now time.Time) (settled bool) {
 	last := m.services
 	m.services, m.inner, settled = nil, map[netip.AddrPort]uint16{}, true
 	for i := range m.joined.Services {

@@ -78,12 +78,3 @@ const (
 	callByNamespace     call = "ecs:ListServicesByNamespace"
 	callServices        call = "ecs:DescribeServices"
 )
-
-// Calls lists what a node calls, for the test that holds the IAM policy to it.
-func Calls() []string {
-	return []string{
-		string(callDiscover), string(callRevision), string(callListNamespaces), string(callListServices),
-		string(callCreateNamespace), string(callCreateService), string(callRegister), string(callDeregister),
-		string(callTasks), string(callInstances), string(callByNamespace), string(callServices),
-	}
-}

@@ -83,11 +83,6 @@ const (
 	reasonIPv6Only     = "ipv6_only" // used: an IPv4 VIP does not lead to it
 )
 
-// Reasons lists why an instance may not count, for metrics.
-func Reasons() []string {
-	return []string{reasonNoPort, reasonNoAddress, reasonBadAddress, reasonBadAttribute, reasonBadSettings, reasonDuplicate, reasonTooMany, reasonIPv6Only}
-}
-
 // reader takes numbers out of attributes and notes whether any is bad.
 type reader struct {
 	attrs map[string]string

@@ -62,7 +62,7 @@ type Offer struct {
 type Problem struct {
 	ID      string
 	Service lb.ServiceName
-	Reason  string // label of a metric: one of ProblemReasons
+	Reason  string // one of the constants below
 	Err     error
 }
 
@@ -75,11 +75,6 @@ const (
 	problemInvalid    = "refused" // by Cloud Map
 	problemFailed     = "failed"  // a call fails, or the namespace is not there
 )
-
-// ProblemReasons lists why something may not be registered, for metrics.
-func ProblemReasons() []string {
-	return []string{problemName, problemAddress, problemAttributes, problemID, problemFull, problemInvalid, problemFailed}
-}
 
 // Offer replaces the list of what local tasks serve. complete says that all
 // local tasks are known, so that what is registered and not in the list has
