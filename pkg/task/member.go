@@ -42,8 +42,9 @@ type member struct {
 	lookup   error    // why what the labels leave open cannot be looked up
 	decoded  []string // ids of the containers that joined was decoded from
 	policy   join.Policy
-	healthy  map[string]bool // containers whose own check once passed, by id
-	leaving  bool            // with its node
+	healthy  map[string]bool              // containers whose own check once passed, by id
+	silent   map[netip.AddrPort]time.Time // since when nobody listens at an endpoint
+	leaving  bool                         // with its node
 	seen     []docker.Container
 	due      time.Time     // when to look again with nothing new
 	pause    time.Duration // before that
@@ -56,7 +57,7 @@ func newMember(arn string, containers []docker.Container) *member {
 	return &member{
 		name:   l[labelFamily] + "/" + id,
 		ecs:    &lb.ECSTask{ARN: arn, Cluster: l[labelCluster], Family: l[labelFamily], Revision: l[labelRevision]},
-		places: map[string]*place{}, healthy: map[string]bool{},
+		places: map[string]*place{}, healthy: map[string]bool{}, silent: map[netip.AddrPort]time.Time{},
 	}
 }
 
@@ -285,5 +286,8 @@ func locate(spots []*spot, name string) (*spot, docker.Container, bool) {
 
 // problem says what keeps part of the task from being in force.
 func (m *member) problem(field, reason, format string, args ...any) {
-	m.problems = append(m.problems, Problem{Task: m.name, Field: field, Reason: reason, Detail: fmt.Sprintf(format, args...)})
+	p := Problem{Task: m.name, Field: field, Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	if !slices.Contains(m.problems, p) { // an endpoint has an address of each family
+		m.problems = append(m.problems, p)
+	}
 }

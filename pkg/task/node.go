@@ -25,8 +25,8 @@ const (
 	// eagerInterval is the same while something is awaited, such as a port
 	// that a task has yet to listen on; it doubles up to the former.
 	eagerInterval = 5 * time.Millisecond
-	// listenGrace is how long after a container's start nobody may listen on
-	// its port before that is a problem.
+	// listenGrace is how long nobody may listen on a port, after a container's
+	// start or the end of who did, before that is a problem.
 	listenGrace = 30 * time.Second
 )
 
