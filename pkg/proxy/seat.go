@@ -159,21 +159,24 @@ func listen(addr netip.Addr) (fd int, err error) {
 	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP); err != nil {
 		return -1, err
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, netns.Mark); err != nil {
-		return -1, fmt.Errorf("mark listener: %w", err)
-	}
-	if err := bindHigh(fd, addr); err != nil {
+	if err := prepare(fd, addr); err != nil {
+		unix.Close(fd) // or it keeps the namespace alive
 		return -1, err
 	}
-	if err := unix.Listen(fd, backlog); err != nil {
-		return -1, fmt.Errorf("listen: %w", err)
-	}
 	return moveUp(fd), nil
+}
+
+func prepare(fd int, addr netip.Addr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, netns.Mark); err != nil {
+		return fmt.Errorf("mark listener: %w", err)
+	}
+	if err := bindHigh(fd, addr); err != nil {
+		return err
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
 }
 
 // moveUp gives a listener a number above those of connections. Linux closes

@@ -7,13 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"connectd/pkg/catalog"
 	"connectd/pkg/lb"
 	"connectd/pkg/task/docker"
 	"connectd/pkg/task/join"
@@ -61,7 +61,7 @@ func newInstance(t *testing.T) *instance {
 			defer i.mu.Unlock()
 			return i.address, nil
 		},
-		Zone: "use1-az1", Same: catalog.Equal, Changed: func() {},
+		Zone: "use1-az1", Same: func(a, b *lb.Service) bool { return reflect.DeepEqual(a, b) }, Changed: func() {},
 		Report: func(p Problem) { i.reported = append(i.reported, p) },
 	})
 	i.SetPolicy(join.Policy{Namespaces: []string{"prod", "tools"}})

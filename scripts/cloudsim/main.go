@@ -15,7 +15,7 @@ import (
 
 func main() {
 	write := flag.String("write", "", "write the report to this `file` instead of printing it")
-	hours := flag.Float64("hours", 1, "simulated `hours`, after the start")
+	hours := flag.Float64("hours", 0.5, "simulated `hours`, after the start")
 	nodes := flag.Int("nodes", 0, "simulate only fleets of this `size`")
 	flag.Parse()
 	if err := run(*write, time.Duration(*hours*float64(time.Hour)), *nodes); err != nil {

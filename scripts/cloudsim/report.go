@@ -67,7 +67,7 @@ func (r *result) quantile(q float64) string {
 
 func report(results []result) string {
 	var b strings.Builder
-	b.WriteString(head)
+	fmt.Fprintf(&b, head, results[0].length)
 	fmt.Fprintf(&b, "\n## Money\n\nDollars a month. CloudWatch is apart: see [metrics.md](metrics.md).\n\n")
 	b.WriteString("| nodes | services | callsPerSecond | tasks | instances | calls, $ | instances, $ | sum, $ | a task is seen after: median | 95 % | 99 % |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for i := range results {
@@ -123,8 +123,8 @@ is, on a clock of its own against a Cloud Map in memory. Defaults: ` + "`pollSec
 
 The fleet: every service has 8 tasks (2 where there are 10 nodes) and is deployed 4 times a day, a task every 30 s; each new
 task is registered, each old one marked as draining, then deregistered. The tasks of a node call 20 services. All of it is in
-one namespace. A registration shows within 5 s. Nodes start all at once, 10 minutes of which are counted apart; then comes an hour.
-Of 5,000 nodes 100 read, for half an hour, and their calls are taken times 50: what a node calls depends on what it finds in Cloud Map, and on
+one namespace. A registration shows within 5 s. Nodes start all at once, 10 minutes of which are counted apart; then comes what is counted:
+%s, half of it for 5,000 nodes. Of those 100 read, and their calls are taken times 50: what a node calls depends on what it finds in Cloud Map, and on
 no other node's calls. The others register what their tasks serve, so that there is as much to find.
 
 Prices: $1.00 for a million calls of DiscoverInstances and DiscoverInstancesRevision, $0.10 for a registered instance a month;

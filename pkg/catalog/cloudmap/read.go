@@ -308,13 +308,17 @@ func (o *origin) contradicts(node string, e *indexEntry) (want, have served, con
 	return want, have, !want.same(have)
 }
 
-// schedule has an origin read at, or before.
+// schedule has an origin read at a time at the latest. What was asked for
+// before stands: the earlier of the two times, and the more urgent class.
 func (s *Source) schedule(o *origin, at time.Time, c class) {
-	if o.due.IsZero() || at.Before(o.due) {
+	if o.due.IsZero() {
 		o.due, o.class = at, c
-	} else if c < o.class && !at.After(o.due) {
-		o.class = c
+		return
 	}
+	if at.Before(o.due) {
+		o.due = at
+	}
+	o.class = min(o.class, c)
 }
 
 // follow has an origin in demand read as often as it must be.

@@ -287,3 +287,26 @@ func TestCopiedDisk(t *testing.T) {
 		t.Error("the log does not say so")
 	}
 }
+
+// TestUrgentReadIsNotHeldUp: a service whose slow read waits for tokens is read
+// at once when the index says that it has changed.
+func TestUrgentReadIsNotHeldUp(t *testing.T) {
+	w := newWorld(t, -1)
+	a, b := w.node("i-a"), w.node("i-b", func(p *Params) { p.CallsPerSecond = 0.12 })
+	a.Offer([]Offer{a.offer("t1", "orders")}, true)
+	w.run(time.Minute)
+	b.Demand("orders", []string{"prod"})
+	w.run(time.Minute)
+	b.mu.Lock()
+	o := b.spaces["prod"].services["orders"].ours
+	o.due, o.class = w.clock.Now().Add(-time.Minute), classSlow
+	b.bucket.tokens = 1 + reserve
+	b.mu.Unlock()
+	a.Offer([]Offer{a.offer("t1", "orders"), a.offer("t2", "orders")}, true)
+	w.within(40*time.Second, "the change on b", func() bool {
+		b.mu.Lock()
+		b.bucket.tokens = min(b.bucket.tokens, 1+2*reserve-0.1) // never enough for a slow read
+		b.mu.Unlock()
+		return len(strings.Fields(b.show("orders"))) == 2
+	})
+}
