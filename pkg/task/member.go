@@ -77,7 +77,7 @@ func (m *member) update(n *Node, containers []docker.Container, policy join.Poli
 			m.healthy[c.ID] = true
 		}
 	}
-	m.join(n, containers, policy)
+	m.join(n, containers, policy, now)
 	m.drain(containers, now)
 	m.problems = m.problems[:0:0]
 	m.note(m.joined.Problems, false)
@@ -113,7 +113,7 @@ func (m *member) schedule(containers []docker.Container, settled bool, rest time
 
 // isOpen says whether what the labels leave open is awaited.
 func (m *member) isOpen() bool {
-	return m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
+	return m.joined.Awaits || m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
 }
 
 func (m *member) note(problems []join.Problem, note bool) {
@@ -123,9 +123,9 @@ func (m *member) note(problems []join.Problem, note bool) {
 }
 
 // join decodes the labels, unless nothing that matters has changed.
-func (m *member) join(n *Node, containers []docker.Container, policy join.Policy) {
+func (m *member) join(n *Node, containers []docker.Container, policy join.Policy, now time.Time) {
 	var ids []string
-	t := join.Task{Family: m.ecs.Family}
+	t := join.Task{Family: m.ecs.Family, Arriving: now.Sub(m.started) < arrivalTime}
 	for _, c := range containers {
 		if isPause(c) {
 			continue
@@ -133,7 +133,9 @@ func (m *member) join(n *Node, containers []docker.Container, policy join.Policy
 		ids = append(ids, c.ID)
 		t.Containers = append(t.Containers, join.Container{Name: c.Labels[labelContainer], Labels: c.Labels, ImageLabels: c.ImageLabels})
 	}
-	if !m.isOpen() && slices.Equal(ids, m.decoded) && m.policy.Equal(policy) {
+	// A container that goes takes nothing back: ECS removes them one by one.
+	known := len(m.decoded) > 0 && !slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(m.decoded, id) })
+	if !m.isOpen() && known && m.policy.Equal(policy) {
 		m.lookService(n)
 		return
 	}
