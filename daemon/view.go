@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -114,6 +115,7 @@ func (d *daemon) taskDetails() []control.TaskDetail {
 		planned[t.Name] = t
 	}
 	problems, unattached := maps.Clone(d.tasks.static.Problems()), d.seats.Errors()
+	asked := d.taskProblemsByName()
 	var out []control.TaskDetail
 	for _, t := range d.localTasks() {
 		w := describe(&t)
@@ -129,6 +131,9 @@ func (d *daemon) taskDetails() []control.TaskDetail {
 			}
 		}
 		delete(problems, t.Name)
+		if t.ECS != nil {
+			w.Problems = append(w.Problems, asked[ecsName(t.Name)]...)
+		}
 		out = append(out, w)
 	}
 	for _, c := range d.config.Load().Clients {
@@ -142,6 +147,28 @@ func (d *daemon) taskDetails() []control.TaskDetail {
 	}
 	slices.SortFunc(out, func(a, b control.TaskDetail) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// taskProblemsByName are what is not as tasks ask for, remarks included, by
+// ecsName.
+func (d *daemon) taskProblemsByName() map[string][]string {
+	if d.tasks.node == nil {
+		return nil
+	}
+	out := make(map[string][]string)
+	for _, p := range d.tasks.node.Problems() {
+		text := fmt.Sprintf("%s: %s (%s)", p.Field, p.Detail, p.Reason)
+		out[p.Task] = append(out[p.Task], strings.TrimPrefix(text, ": "))
+	}
+	return out
+}
+
+// ecsName is the family/id in the family/id/container of an lb.Task.
+func ecsName(task string) string {
+	if parts := strings.SplitN(task, "/", 3); len(parts) == 3 {
+		return parts[0] + "/" + parts[1]
+	}
+	return task
 }
 
 func describe(t *lb.Task) control.TaskDetail {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,8 +84,14 @@ func TestECSBadLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.start()
-	i.task("awsvpc", "good", serves("good", 8080, ""), "serve", ":8080", "good")
+	noted := serves("good", 8080, "")
+	noted["connectd.serviceConnect"] = strings.Replace(noted["connectd.serviceConnect"], `"portName"`, `"ingressPortOverride": 15000, "portName"`, 1)
+	good := i.task("awsvpc", "good", noted, "serve", ":8080", "good")
 	i.active("prod/good", 1)
+	i.problem(good, "not_applied")
+	if out, _ := i.cli("tasks"); !strings.Contains(out, "not_applied") {
+		t.Errorf("connectd tasks does not show the remark:\n%s", out)
+	}
 	works := func(t *testing.T) {
 		t.Helper()
 		caller := i.task("awsvpc", "caller", callsOnly, "get", "http://good/")
@@ -102,6 +109,7 @@ func TestECSBadLabels(t *testing.T) {
 		l["connectd.serviceConnect"] = strings.Replace(l["connectd.serviceConnect"], `"portName": "p"`, `"portName": "p"`+fields, 1)
 		return l
 	}
+	var ended sync.WaitGroup
 	for reason, labels := range map[string]map[string]string{
 		"invalid_json":          {"connectd.serviceConnect": `{"enabled": tru`},
 		"invalid_field":         service(`, "timeout": "soon"`),
@@ -111,13 +119,18 @@ func TestECSBadLabels(t *testing.T) {
 		"namespace_not_allowed": {"connectd.serviceConnect": `{"enabled": true, "namespace": "secret"}`},
 	} {
 		t.Run(reason, func(t *testing.T) {
-			bad := i.task("awsvpc", "bad", labels, "serve", ":8080", "bad")
+			bad := i.task("bridge", "bad", labels, "serve", ":8080", "bad")
 			i.problem(bad, reason)
 			i.inStatus(true, name(bad), reason)
-			end(bad)
-			i.inStatus(false, name(bad))
+			ended.Go(func() {
+				if err := i.engine.StopTask(i.Context(), bad, 0); err != nil {
+					i.Error(err)
+				}
+			})
 		})
 	}
+	ended.Wait()
+	i.inStatus(false, "bad/")
 	works(t)
 	t.Run("image label", func(t *testing.T) {
 		bad := i.spec(docker.TaskSpec{NetworkMode: "awsvpc", Family: "bad", Containers: []docker.ContainerSpec{{Name: "main", Image: "named", Cmd: []string{"get", "http://good/"}}}})

@@ -29,7 +29,7 @@ func TestECSNames(t *testing.T) {
 	loads := map[string]*docker.Task{}
 	for _, mode := range []string{"awsvpc", "bridge"} {
 		loads[mode] = i.spec(docker.TaskSpec{NetworkMode: mode, Family: "load", ExtraHosts: []string{"own.example:10.9.9.9"}, Containers: []docker.ContainerSpec{
-			{Name: "main", Image: "app", Labels: callsOnly, Cmd: []string{"load", "http://orders/", "20s"}},
+			{Name: "main", Image: "app", Labels: callsOnly, Cmd: []string{"load", "http://orders/", "18s"}},
 			{Name: "stay", Image: "app", Cmd: []string{"wait"}},
 		}})
 	}

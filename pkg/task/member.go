@@ -42,8 +42,9 @@ type member struct {
 	lookup   error    // why what the labels leave open cannot be looked up
 	decoded  []string // ids of the containers that joined was decoded from
 	policy   join.Policy
-	healthy  map[string]bool // containers whose own check once passed, by id
-	leaving  bool            // with its node
+	healthy  map[string]bool              // containers whose own check once passed, by id
+	silent   map[netip.AddrPort]time.Time // since when nobody listens at an endpoint
+	leaving  bool                         // with its node
 	seen     []docker.Container
 	due      time.Time     // when to look again with nothing new
 	pause    time.Duration // before that
@@ -56,7 +57,7 @@ func newMember(arn string, containers []docker.Container) *member {
 	return &member{
 		name:   l[labelFamily] + "/" + id,
 		ecs:    &lb.ECSTask{ARN: arn, Cluster: l[labelCluster], Family: l[labelFamily], Revision: l[labelRevision]},
-		places: map[string]*place{}, healthy: map[string]bool{},
+		places: map[string]*place{}, healthy: map[string]bool{}, silent: map[netip.AddrPort]time.Time{},
 	}
 }
 
@@ -76,7 +77,7 @@ func (m *member) update(n *Node, containers []docker.Container, policy join.Poli
 			m.healthy[c.ID] = true
 		}
 	}
-	m.join(n, containers, policy)
+	m.join(n, containers, policy, now)
 	m.drain(containers, now)
 	m.problems = m.problems[:0:0]
 	m.note(m.joined.Problems, false)
@@ -112,7 +113,7 @@ func (m *member) schedule(containers []docker.Container, settled bool, rest time
 
 // isOpen says whether what the labels leave open is awaited.
 func (m *member) isOpen() bool {
-	return m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
+	return m.joined.Awaits || m.joined.NeedsPorts || m.joined.NeedsNamespace != "" || m.lookup != nil
 }
 
 func (m *member) note(problems []join.Problem, note bool) {
@@ -122,9 +123,9 @@ func (m *member) note(problems []join.Problem, note bool) {
 }
 
 // join decodes the labels, unless nothing that matters has changed.
-func (m *member) join(n *Node, containers []docker.Container, policy join.Policy) {
+func (m *member) join(n *Node, containers []docker.Container, policy join.Policy, now time.Time) {
 	var ids []string
-	t := join.Task{Family: m.ecs.Family}
+	t := join.Task{Family: m.ecs.Family, Arriving: now.Sub(m.started) < arrivalTime}
 	for _, c := range containers {
 		if isPause(c) {
 			continue
@@ -132,7 +133,9 @@ func (m *member) join(n *Node, containers []docker.Container, policy join.Policy
 		ids = append(ids, c.ID)
 		t.Containers = append(t.Containers, join.Container{Name: c.Labels[labelContainer], Labels: c.Labels, ImageLabels: c.ImageLabels})
 	}
-	if !m.isOpen() && slices.Equal(ids, m.decoded) && m.policy.Equal(policy) {
+	// A container that goes takes nothing back: ECS removes them one by one.
+	known := len(m.decoded) > 0 && !slices.ContainsFunc(ids, func(id string) bool { return !slices.Contains(m.decoded, id) })
+	if !m.isOpen() && known && m.policy.Equal(policy) {
 		m.lookService(n)
 		return
 	}
@@ -285,5 +288,8 @@ func locate(spots []*spot, name string) (*spot, docker.Container, bool) {
 
 // problem says what keeps part of the task from being in force.
 func (m *member) problem(field, reason, format string, args ...any) {
-	m.problems = append(m.problems, Problem{Task: m.name, Field: field, Reason: reason, Detail: fmt.Sprintf(format, args...)})
+	p := Problem{Task: m.name, Field: field, Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	if !slices.Contains(m.problems, p) { // an endpoint has an address of each family
+		m.problems = append(m.problems, p)
+	}
 }

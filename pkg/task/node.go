@@ -25,8 +25,12 @@ const (
 	// eagerInterval is the same while something is awaited, such as a port
 	// that a task has yet to listen on; it doubles up to the former.
 	eagerInterval = 5 * time.Millisecond
-	// listenGrace is how long after a container's start nobody may listen on
-	// its port before that is a problem.
+	// arrivalTime is how long after the first container of a task others may
+	// come, each of which waits for its image, before their absence is a
+	// problem.
+	arrivalTime = 2 * time.Minute
+	// listenGrace is how long nobody may listen on a port, after a container's
+	// start or the end of who did, before that is a problem.
 	listenGrace = 30 * time.Second
 )
 
@@ -217,6 +221,9 @@ func (n *Node) show() (changed bool) {
 			next.spaces[p.task.Name] = p.ns
 			if m.joined.NeedsPorts {
 				next.waiting[p.task.Name] = "its ports are looked up in the task definition"
+			}
+			if m.joined.Awaits {
+				next.waiting[p.task.Name] = "a container whose port it serves is not there yet"
 			}
 		}
 		for _, s := range m.services {

@@ -153,6 +153,8 @@ func TestNodeServes(t *testing.T) {
 	i.wantReasons("orders/dddd1 loopback_only")
 	l.Close()
 
+	i.look(restInterval)
+	i.wantReasons("") // it may be on its way to the other address
 	i.look(listenGrace)
 	i.wantReasons("orders/dddd1 not_listening")
 
@@ -172,6 +174,12 @@ func TestNodeServes(t *testing.T) {
 	l.Close()
 	i.look(time.Minute)
 	i.wantServed(at + "pending")
+	i.wantReasons("") // it has just ended, or is starting anew
+	i.look(listenGrace)
+	i.wantReasons("orders/dddd1 not_listening")
+	list[1].Stopping = true
+	i.set(list...)
+	i.wantReasons("") // it need not any more
 	// Each problem is reported once as long as it stands, and again when it
 	// comes back.
 	got := []string{}

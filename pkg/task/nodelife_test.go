@@ -189,3 +189,46 @@ func TestNodeMany(t *testing.T) {
 		t.Errorf("5 seconds later: changed %v, %d looked at", changed, looks)
 	}
 }
+
+// TestNodeArriving: the containers of a task come one by one and go one by one,
+// and what the labels of one say of another is not wrong meanwhile.
+func TestNodeArriving(t *testing.T) {
+	i := newInstance(t)
+	h := i.host("a")
+	pid, _ := i.process(h, nil)
+	h.Listen("tcp", "0.0.0.0:8080")
+	labels := serves("orders")
+	ports := map[string]string{"connectd.ports": labels["connectd.ports"]}
+	labels["connectd.ports"] = `[{"name": "other", "containerPort": 9090}]`
+	list := i.awsvpc("abcd1", "orders", pid, labels)
+	side := label(i.container("abcd1", "orders", "side", "container:"+containerID("abcd1", pausePrefix), pid), ports)
+	at := fmt.Sprintf("prod/orders=%s:8080 healthy", h.Addr4())
+
+	i.set(slices.Clone(list)...)
+	i.wantTasks("orders/abcd1")
+	i.wantServed("")
+	i.wantReasons("")
+	if got := i.Waiting("orders/abcd1"); got == "" {
+		t.Error("a task without its second container is ready")
+	}
+	i.set(append(slices.Clone(list), side)...)
+	i.wantServed(at)
+	if got := i.Waiting("orders/abcd1"); got != "" {
+		t.Errorf("complete, it waits: %s", got)
+	}
+	i.set(list[0], side) // the first is removed, as ECS does in the end
+	i.wantReasons("")
+	i.wantServed(at)
+
+	// The other way round: what is said of nothing yet.
+	i.set(i.container("abcd2", "orders", pausePrefix, "none", pid), label(i.container("abcd2", "orders", "side", "container:"+containerID("abcd2", pausePrefix), pid), ports))
+	i.wantReasons("")
+	i.wantServed("")
+
+	list = i.awsvpc("abcd3", "orders", pid, labels)
+	i.set(slices.Clone(list)...)
+	i.wantReasons("")
+	i.look(arrivalTime)
+	i.wantReasons("orders/abcd3 unknown_port")
+	i.wantTasks("")
+}

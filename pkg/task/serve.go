@@ -67,7 +67,7 @@ func (m *member) endpoints(n *Node, s *join.Service, spots []*spot, now time.Tim
 		}
 		settled = settled && reach == anyoneListens
 		m.inner[a] = s.Port.ContainerPort
-		m.reachProblem(s, reach, !c.Started.IsZero() && now.Sub(c.Started) > listenGrace)
+		m.reachProblem(s, reach, m.silentFor(a, reach, now) >= listenGrace)
 		out = append(out, lb.Endpoint{
 			Address: a, Zone: n.Zone, Weight: 1, Task: p.task.Name,
 			Draining: m.leaving || !m.draining.IsZero(), Declared: m.declare(s, c, reach),
@@ -133,9 +133,25 @@ func (m *member) declare(s *join.Service, c docker.Container, reach listening) l
 	return lb.DeclaredHealthy
 }
 
+// silentFor is how long nobody has listened. A process that ends is missed
+// before Docker tells of it, so that the time since the container's start is
+// no measure.
+func (m *member) silentFor(at netip.AddrPort, reach listening, now time.Time) time.Duration {
+	if reach != nobodyListens {
+		delete(m.silent, at)
+		return 0
+	}
+	since, ok := m.silent[at]
+	if !ok {
+		m.silent[at], since = now, now
+	}
+	return now.Sub(since)
+}
+
 func (m *member) reachProblem(s *join.Service, reach listening, late bool) {
 	field := "label connectd.ports: " + s.Port.Name
 	switch {
+	case !m.draining.IsZero(): // it need not any more
 	case reach == loopbackListens:
 		m.problem(field, ReasonLoopbackOnly, "port %d is listened on at 127.0.0.1 only, listen on 0.0.0.0", s.Port.ContainerPort)
 	case reach == nobodyListens && late:

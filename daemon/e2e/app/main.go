@@ -4,14 +4,15 @@
 //
 //	app serve ADDRESS NAME [DELAY]  HTTP; DELAY before it listens
 //	app early URL                   calls with its first instruction, then until it works; a JSON line
-//	app load URL DURATION           new connections, one after the other; a JSON line
+//	app load URL DURATION           new connections, one after the other, until SIGTERM at most; a JSON line
 //	app get URL                     the body
 //	app wait                        until a signal
 //	app drain DURATION              until SIGTERM, and as long after it
-//	app requests URL DURATION       GETs over kept connections, eight at once; a JSON line
+//	app requests URL DURATION       GETs over kept connections, eight at once, until SIGTERM at most; a JSON line
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -130,9 +131,21 @@ func early(url string) (o Outcome) {
 	return o
 }
 
+// within ends after d, or with SIGTERM.
+func within(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		<-stop
+		cancel()
+	}()
+	return ctx
+}
+
 func load(url string, d time.Duration) Outcome {
 	o := Outcome{Errors: map[string]int{}, Bodies: map[string]int{}}
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for ctx := within(d); ctx.Err() == nil; {
 		body, err := get(url)
 		if err != nil {
 			o.Errors[err.Error()]++
@@ -153,9 +166,10 @@ func requests(url string, d time.Duration) Outcome {
 	var wg sync.WaitGroup
 	t := &http.Transport{MaxIdleConnsPerHost: workers}
 	c := http.Client{Transport: t, Timeout: 10 * time.Second}
+	ctx := within(d)
 	for range workers {
 		wg.Go(func() {
-			for end := time.Now().Add(d); time.Now().Before(end); {
+			for ctx.Err() == nil {
 				body, err := fetch(&c, url)
 				mu.Lock()
 				if err != nil {

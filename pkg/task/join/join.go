@@ -22,6 +22,9 @@ type Container struct {
 type Task struct {
 	Family     string
 	Containers []Container // in any order
+	// Arriving: more containers may come. What would be wrong without them is
+	// not yet.
+	Arriving bool
 
 	// PortMappings are those of the task definition, if PortsKnown. They
 	// count where no container has the label connectd.ports.
@@ -53,6 +56,10 @@ type Result struct {
 	// NeedsNamespace is what must be looked up before the task can join:
 	// Default, or an ARN for Task.NamespaceName.
 	NeedsNamespace string
+
+	// Awaits: the task is Arriving, and a container that has yet to come may
+	// say more. Services are those that are complete.
+	Awaits bool
 
 	Problems []Problem // that refuse the task, at most 20
 	Notes    []Problem // that refuse nothing, at most 20

@@ -103,7 +103,11 @@ func (d *decoder) off() bool {
 // unused notes the labels that mean nothing without connectd.serviceConnect.
 func (d *decoder) unused() {
 	for _, label := range slices.Sorted(maps.Keys(d.labels)) {
-		if label != labelOff {
+		switch {
+		case label == labelOff:
+		case d.task.Arriving:
+			d.Awaits = true
+		default:
 			d.note("label "+label, UnusedLabel, "means nothing without %s", labelServiceConnect)
 		}
 	}

@@ -121,6 +121,10 @@ func (d *decoder) find(p ports, field, name string) (m lb.PortMapping, http *lb.
 		}
 		return lb.PortMapping{}, nil, false
 	}
+	if d.task.Arriving && len(d.labels[labelPorts]) > 0 {
+		d.Awaits = true // the container that has the port starts later
+		return lb.PortMapping{}, nil, false
+	}
 	there := "there is none with a name"
 	if len(names) > 0 {
 		there = "there are " + strings.Join(names, ", ")
