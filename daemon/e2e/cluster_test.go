@@ -79,11 +79,13 @@ func TestClusterNodeDies(t *testing.T) {
 	c.start()
 	b := c.nodes["B"]
 	b.eventually(10*time.Second, func() error {
-		_, err := b.resolve("orders")
-		if n := len(b.endpoints("prod/orders")); err == nil && n != 2 {
-			err = fmt.Errorf("%d endpoints are known, want 2", n)
+		if _, err := b.resolve("orders"); err != nil {
+			return err
 		}
-		return err
+		if n := len(b.endpoints("prod/orders")); n != 2 {
+			return fmt.Errorf("%d endpoints are known, want 2", n)
+		}
+		return nil
 	})
 	vip, err := b.resolve("orders")
 	if err != nil {
