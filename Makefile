@@ -11,7 +11,7 @@ LDFLAGS := -s -w -X connectd/daemon.Version=$(VERSION) -X connectd/daemon.Commit
 # one another, but a machine of two cores is then too slow for their deadlines.
 SERIAL := ./daemon/... ./pkg/datapath/... ./scripts/...
 
-.PHONY: build demo test test-kernels lint generate generate-check bench fuzz clean help
+.PHONY: build demo demo-cluster test test-kernels lint generate generate-check bench fuzz clean help
 
 build: ## bin/connectd, static; needs only Go
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/connectd ./cmd/connectd
@@ -20,6 +20,12 @@ demo: ## the whole of connectd at work in namespaces of its own
 	scripts/provision.sh demo
 	$(MAKE) build
 	bin/connectd demo
+
+demo-cluster: ## three nodes that share their services through an AWS of the tests
+	scripts/provision.sh demo
+	$(MAKE) build
+	CGO_ENABLED=0 go build -trimpath -o bin/demo-cluster ./scripts/demo-cluster
+	bin/demo-cluster -connectd bin/connectd
 
 test: ## all tests, with the race detector
 	scripts/provision.sh test demo generate

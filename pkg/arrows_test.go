@@ -50,6 +50,7 @@ var allowed = []struct{ from, to, reason string }{
 	{"pkg/testutil*", "pkg/testutil/owned", "a leaf: names of what tests and demos leave, and its removal"},
 	{"cmd/*", "pkg/control", "the commands are clients of the control socket, and its wire types are what they print"},
 	{"scripts/*", "pkg/control", "measuring programs ask the daemon when a change is in force"},
+	{"scripts/demo-cluster", "pkg/testutil/aws", "a demonstration on one machine has the AWS of the tests; connectd itself has none"},
 	{"cmd/*", "pkg/lb", "the commands name services in the vocabulary"},
 }
 
