@@ -121,6 +121,9 @@ func (c *cluster) make(context.Context) (err error) {
 		}
 		c.closers = append(c.closers, s)
 	}
+	// ECS's half is there before connectd: one made later is found with the
+	// next list of the namespace, which may take half an hour.
+	c.aws.AddECS("pay", addrPort(c.servers["pay-ecs"]))
 	aws, err := host("aws", "aws", "")
 	if err != nil {
 		return err

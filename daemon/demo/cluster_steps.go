@@ -133,7 +133,6 @@ func (c *cluster) catchUp(ctx context.Context) error {
 }
 
 func (c *cluster) weights(ctx context.Context) error {
-	c.aws.AddECS("pay", addrPort(c.servers["pay-ecs"]))
 	a := c.nodes[0]
 	if err := a.publish(shared("orders", httpOrders, c.servers["orders-a"], c.servers["orders-a2"]), shared("pay", "", c.servers["pay-a"])); err != nil {
 		return err
