@@ -31,12 +31,22 @@ func clusterSteps() []clusterStep {
 
 func (c *cluster) runDaemons(ctx context.Context) error {
 	for _, m := range c.nodes {
-		if err := m.start(ctx); err != nil {
+		if err := m.begin(ctx); err != nil {
 			return fmt.Errorf("node %s: %w", m.letter, err)
 		}
 	}
 	c.say("ready: %d nodes", len(c.nodes))
 	return nil
+}
+
+// begin starts the daemon. One that is not ready may not know yet how to end
+// in good order, so it is killed.
+func (m *member) begin(ctx context.Context) error {
+	err := m.start(ctx)
+	if err != nil && m.process != nil {
+		m.stop(context.WithoutCancel(ctx), syscall.SIGKILL) // its error says that it was killed
+	}
+	return err
 }
 
 const httpOrders = "    appProtocol: http\n"
@@ -114,7 +124,7 @@ func (c *cluster) outage(ctx context.Context) error {
 	if err := b.stop(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	if err := b.start(ctx); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return err
 	}
 	if err := a.publish(shared("orders", httpOrders, c.servers["orders-a"], c.servers["orders-a2"])); err != nil {
