@@ -15,7 +15,7 @@ SERIAL := ./daemon/... ./pkg/datapath/... ./pkg/task/docker ./pkg/testutil/docke
 # for each kernel without KVM, and are for who changes a hook.
 CORE := ^(TestConnect|TestUnconnectedUDP|TestRedirect|TestForward|TestReadyFrontend|TestRefusals|TestServe|TestDirectKeepAlive|TestTerminate|TestRestart)$$
 
-.PHONY: build demo demo-ecs test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help
+.PHONY: build demo demo-ecs demo-cluster test test-kernels test-kernels-core lint generate generate-check bench fuzz clean help
 
 build: ## bin/connectd, static; needs only Go
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/connectd ./cmd/connectd
@@ -29,6 +29,12 @@ demo-ecs: ## connectd on an ECS container instance, with a Docker of its own
 	scripts/provision.sh demo
 	$(MAKE) build
 	go run ./scripts/demo-ecs
+
+demo-cluster: ## three nodes that share their services through an AWS of the tests
+	scripts/provision.sh demo
+	$(MAKE) build
+	CGO_ENABLED=0 go build -trimpath -o bin/demo-cluster ./scripts/demo-cluster
+	bin/demo-cluster -connectd bin/connectd
 
 test: ## all tests, with the race detector
 	scripts/provision.sh test demo generate

@@ -127,7 +127,8 @@ func (d *daemon) offer(p *plan.Desired) {
 		id := offerID(s)
 		o := offers[s.Service.Name.Namespace+"/"+id]
 		if o == nil {
-			o = &cloudmap.Offer{ID: id, Service: s.Service.Service, Port: s.Endpoint.Address.Port(), Weight: s.Endpoint.Weight, State: cloudmap.StateOf(s)}
+			o = &cloudmap.Offer{ID: id, Service: s.Service.Service, Port: s.Endpoint.Address.Port()}
+			o.Weight, o.State = d.merged.undivided(s)
 			if t := tasks[s.Endpoint.Task]; t != nil && t.ECS != nil {
 				o.Task, o.Cluster, o.ECSService, o.Family = t.ECS.ARN, t.ECS.Cluster, t.ECS.Service, t.ECS.Family
 			}

@@ -53,6 +53,7 @@ var allowed = []struct{ from, to, reason string }{
 	{"scripts/demo-ecs", "pkg/testutil/docker", "the demo shows connectd with a Docker of its own, and is no part of the program"},
 	{"scripts/demo-ecs", "pkg/testutil/owned", "the same: what it makes is named and removed as tests' is"},
 	{"scripts/demo-ecs", "pkg/netns", "a leaf: sockets on the node that it makes"},
+	{"scripts/demo-cluster", "pkg/testutil/aws", "a demonstration on one machine has the AWS of the tests; connectd itself has none"},
 	{"cmd/*", "pkg/lb", "the commands name services in the vocabulary"},
 	{"scripts/cloudsim", "pkg/catalog/cloudmap", "it runs the real polling code of many nodes"},
 	{"scripts/cloudsim", "pkg/lb", "it tells that code what tasks serve"},

@@ -37,6 +37,16 @@ func newDaemon(w *world, opts Options, verbose io.Writer) (*daemon, error) {
 	if d.log, err = os.Create(filepath.Join(w.dir, daemonLog)); err != nil {
 		return nil, err
 	}
+	d.look(opts, verbose)
+	if err := d.write("connectd.yaml", fmt.Sprintf(config, w.dir, filepath.Join(bpffsDir, w.name), w.cgroup, metricsAddr, w.web.netnsPath)); err != nil {
+		return nil, err
+	}
+	return d, d.write("catalog.yaml", fmt.Sprintf(catalog, w.orders["a"].addr, w.orders["b"].addr, w.orders["c"].addr,
+		w.api["a"].addr, w.api["b"].addr, w.redis.addr))
+}
+
+// look makes what the demo sees the daemon through.
+func (d *daemon) look(opts Options, verbose io.Writer) {
 	d.out = d.log
 	if opts.Verbose {
 		d.out = io.MultiWriter(d.log, verbose)
@@ -44,14 +54,9 @@ func newDaemon(w *world, opts Options, verbose io.Writer) (*daemon, error) {
 	d.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-			return w.node.ns.DialMarked(ctx, network, address)
+			return d.world.node.ns.DialMarked(ctx, network, address)
 		},
 	}}
-	if err := d.write("connectd.yaml", fmt.Sprintf(config, w.dir, filepath.Join(bpffsDir, w.name), w.cgroup, metricsAddr, w.web.netnsPath)); err != nil {
-		return nil, err
-	}
-	return d, d.write("catalog.yaml", fmt.Sprintf(catalog, w.orders["a"].addr, w.orders["b"].addr, w.orders["c"].addr,
-		w.api["a"].addr, w.api["b"].addr, w.redis.addr))
 }
 
 // The cron client resolves from its hosts file while the daemon is away, the

@@ -90,6 +90,11 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 		}
 	}
 	d := &demo{report: newReport(out, len(steps())+1), opts: opts, name: name}
+	return d.whole(ctx, d.perform, d.showLogs, d.cleanUp)
+}
+
+// whole is a demo from the sweep to the verdict.
+func (d *report) whole(ctx context.Context, perform func(context.Context) error, showLogs func(), cleanUp func(context.Context) error) error {
 	swept, err := sweep()
 	if err != nil {
 		return fmt.Errorf("sweep what a killed demo left: %w", err)
@@ -98,13 +103,13 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 		d.say("swept what a killed demo left: %s", name)
 	}
 	started := time.Now()
-	err = d.perform(ctx)
+	err = perform(ctx)
 	if err != nil && ctx.Err() == nil {
-		d.showLogs()
+		showLogs()
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
-	err = errors.Join(err, d.step(d.total, "clean up", func() error { return d.cleanUp(clean) }))
+	err = errors.Join(err, d.step(d.total, "clean up", func() error { return cleanUp(clean) }))
 	if err != nil {
 		how := "failed"
 		if ctx.Err() != nil {

@@ -35,7 +35,9 @@ type place struct {
 	addr      netip.Addr
 	ns        *netns.Handle
 	cgroup    *os.File
-	etc       string // "" is the machine's own files
+	etc       string   // "" is the machine's own files
+	env       []string // of its long-lived programs, besides the demo's own
+	port      string   // of its link on the bridge; "" is none
 	jobs      chan func()
 	done      chan struct{}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -25,6 +26,9 @@ func (p *place) run(log io.Writer, name string, args ...string) (*process, error
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if p.env != nil {
+		cmd.Env = append(os.Environ(), p.env...)
+	}
 	return p.watch(cmd)
 }
 

@@ -44,6 +44,14 @@ type world struct {
 }
 
 func newWorld(name string) (*world, error) {
+	w, err := emptyWorld(name)
+	if err != nil {
+		return w, err
+	}
+	return w, w.populate()
+}
+
+func emptyWorld(name string) (*world, error) {
 	root, err := task.CgroupRoot()
 	if err != nil {
 		return nil, err
@@ -57,7 +65,7 @@ func newWorld(name string) (*world, error) {
 	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
 		return w, err
 	}
-	return w, w.populate()
+	return w, nil
 }
 
 func (w *world) populate() (err error) {
@@ -148,13 +156,18 @@ func (w *world) makeNode() (*place, error) {
 	return node, configure(w.bridge, bridge, node.addr)
 }
 
-// host makes a namespace with an address on the bridge.
+// host makes a namespace with an address on the bridge, and a cgroup.
 func (w *world) host(name string, addr netip.Addr, etc string) (*place, error) {
+	return w.hostIn(name, name, addr, etc)
+}
+
+// hostIn is host with the cgroup's path inside the world's.
+func (w *world) hostIn(cgroup, name string, addr netip.Addr, etc string) (*place, error) {
 	path, err := w.makeNetns(name)
 	if err != nil {
 		return nil, err
 	}
-	p, err := w.place(path, name, addr, etc)
+	p, err := w.place(path, cgroup, addr, etc)
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +189,20 @@ func (w *world) host(name string, addr netip.Addr, etc string) (*place, error) {
 	if err := links.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("add veth of %s: %w", name, err)
 	}
+	p.port = veth.PeerName
 	if err := w.plug(veth.PeerName); err != nil {
 		return nil, fmt.Errorf("connect %s to the bridge: %w", name, err)
 	}
 	return p, configure(links, veth, addr)
+}
+
+// unplug takes a host off the network: nothing comes from it any more.
+func (w *world) unplug(p *place) error {
+	link, err := w.bridge.LinkByName(p.port)
+	if err != nil {
+		return err
+	}
+	return w.bridge.LinkSetDown(link)
 }
 
 func (w *world) plug(port string) error {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func newAccount(t *testing.T) *account {
 	node.SetAgent(aws.AgentMetadata{Cluster: "shop", ContainerInstanceArn: &a.self, Version: "Amazon ECS Agent - v1.99.0"})
 	server := aws.Start(i.host.Listen("tcp", "127.0.0.1:51678"), a.cloud, node)
 	t.Cleanup(server.Close)
-	i.env = append(os.Environ(), server.Env(who)...)
+	i.env = server.Env(who)
 	i.configureECS("introspection: " + server.URL)
 	return a
 }

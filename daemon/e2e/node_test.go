@@ -28,7 +28,7 @@ type node struct {
 	clients []string // lines of the config
 	daemon  *process // the latest
 	runs    int
-	env     []string // of the daemon; nil is this process's
+	env     []string // of the daemon, besides the test's own
 	binary  string   // "" is the one built from this tree
 	wrapper []string // what the daemon is started through, such as setpriv
 }
@@ -43,13 +43,19 @@ func (n *node) program() string {
 func newNode(tb testing.TB) *node {
 	tb.Helper()
 	testutil.RequireRoot(tb)
+	return newNodeIn(tb, testutil.NewWorld(tb), "node")
+}
+
+// newNodeIn is a node beside others of one world.
+func newNodeIn(tb testing.TB, w *testutil.World, name string) *node {
+	tb.Helper()
 	dir, err := os.MkdirTemp("", "cde2e") // t.TempDir is too long for a socket
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
-	n := &node{TB: tb, dir: dir, bpffs: testutil.BPFFS(tb), w: testutil.NewWorld(tb)}
-	n.host = n.w.Host("node")
+	n := &node{TB: tb, dir: dir, bpffs: testutil.BPFFS(tb), w: w}
+	n.host = w.Host(name)
 	return n
 }
 

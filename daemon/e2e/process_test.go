@@ -36,9 +36,7 @@ func (n *node) spawn() *process {
 	args := append(slices.Clone(n.wrapper), n.program(), "run", "--config", n.path("connectd.yaml"))
 	p.cmd = n.host.Command(context.Background(), args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	if n.env != nil {
-		p.cmd.Env = n.env
-	}
+	p.cmd.Env = append(os.Environ(), n.env...)
 	if err := p.cmd.Start(); err != nil {
 		n.Fatal(err)
 	}

@@ -88,6 +88,10 @@ type Endpoint struct {
 	EjectUntil time.Time // ejected: when it comes back
 }
 
+// DrainedByCommand is the Reason of an endpoint that somebody drained here,
+// whatever the catalog says of it.
+const DrainedByCommand = "drained by command"
+
 // Task is one task as planned.
 type Task struct {
 	lb.Task

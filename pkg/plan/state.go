@@ -116,7 +116,7 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 	case e.State == lb.StateRemoved:
 		e.Reason = "removed from the catalog"
 	case slices.Contains(drained, e.Address):
-		e.State, e.Reason = lb.StateDraining, "drained by command"
+		e.State, e.Reason = lb.StateDraining, DrainedByCommand
 	case e.Draining:
 		e.State, e.Reason = lb.StateDraining, "draining in the catalog"
 	case e.Declared == lb.DeclaredPending:

@@ -33,8 +33,9 @@ const (
 	highest     = 1 << 16                // number of a descriptor; the tables by number are as long
 	lastAccepts = 100 * time.Millisecond // from telling the kernel to the last connection that it still left to us
 
-	headTimeout       = 10 * time.Second // for a request head, from its first byte
-	connectTimeout    = time.Second      // of one try
+	headTimeout       = 10 * time.Second    // for a request head, from its first byte
+	connectTimeout    = time.Second         // of one try
+	silentAfter       = 3 * time.Second / 2 // without any acknowledgement a request goes elsewhere, if it may
 	sameEndpointDelay = 25 * time.Millisecond
 	lingerTimeout     = time.Second
 	lingerBytes       = 64 << 10

@@ -132,7 +132,10 @@ func (x *exchange) converse(u *upstream) (f route.Failure, answered bool) {
 			x.yield()
 			continue
 		}
-		x.waitRequest(broken)
+		silent := x.waitRequest(broken)
+		if silent {
+			return x.cut(), false
+		}
 		if x.stop != stopNone {
 			return x.cut(), false
 		}

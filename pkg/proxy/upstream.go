@@ -19,6 +19,7 @@ type upstream struct {
 	endpoint *route.Endpoint
 	used     bool  // carried a request before
 	idleAt   int64 // since when it is idle
+	asks     bool  // the kernel asks whether the endpoint's machine still is there
 	timer    timer
 	x        *exchange // whose it is now
 }
@@ -74,6 +75,7 @@ func (l *loop) keep(s *seat, u *upstream) {
 		u.close()
 		return
 	}
+	u.noAsking()
 	u.x, u.co, u.want = nil, nil, 0
 	u.used, u.pool, u.idleAt = true, p, l.now
 	p.idle = append(p.idle, u)
@@ -85,6 +87,39 @@ func (l *loop) keep(s *seat, u *upstream) {
 func (u *upstream) event() {
 	if u.pool != nil && (u.in || u.dead || u.fin) {
 		u.close()
+	}
+}
+
+// silent says whether the endpoint's machine has acknowledged nothing for
+// silentAfter though it was sent the same again twice: it is gone, and no reset
+// will tell. One whose program is slow acknowledges. The kernel's own limit,
+// TCP_USER_TIMEOUT, would also end connections to those who read slowly.
+//
+// Where all was acknowledged the kernel asks from now on whether the machine
+// still is there, each second, and ends the connection after three times.
+func (u *upstream) silent() bool {
+	info, err := unix.GetsockoptTCPInfo(u.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false
+	}
+	if info.Unacked > 0 {
+		return info.Retransmits >= 2 && time.Duration(info.Last_ack_recv)*time.Millisecond >= silentAfter*3/4
+	}
+	if !u.asks {
+		u.asks = true
+		unix.SetsockoptInt(u.fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 1)
+		unix.SetsockoptInt(u.fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
+		unix.SetsockoptInt(u.fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3)
+		unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	}
+	return false
+}
+
+// noAsking takes that back: an idle connection costs no packets.
+func (u *upstream) noAsking() {
+	if u.asks {
+		u.asks = false
+		unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	}
 }
 

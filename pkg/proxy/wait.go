@@ -40,8 +40,9 @@ func (x *exchange) rest(d time.Duration) bool {
 	return true
 }
 
-// waitRequest waits for what converse needs to go on.
-func (x *exchange) waitRequest(broken bool) {
+// waitRequest waits for what converse needs to go on. silent says that the
+// endpoint's machine has not acknowledged the request for silentAfter.
+func (x *exchange) waitRequest(broken bool) (silent bool) {
 	client, endpoint := uint8(0), wantIn
 	switch {
 	case broken:
@@ -55,7 +56,18 @@ func (x *exchange) waitRequest(broken bool) {
 	if !broken && x.replayable && !x.body.done {
 		client |= wantIn
 	}
+	if broken || x.sent < len(x.out) || !x.body.finished() || !x.replayable || !x.repeatable() {
+		x.wait(client, endpoint)
+		return false
+	}
+	x.l.arm(&x.phase, silentAfter, x)
 	x.wait(client, endpoint)
+	x.phase.stop()
+	if x.stop != stopPhase {
+		return false
+	}
+	x.stop = stopNone
+	return x.up.silent()
 }
 
 // waitRelay waits for either direction to go on, as long as the service lets a

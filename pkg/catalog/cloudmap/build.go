@@ -2,6 +2,7 @@ package cloudmap
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -78,7 +79,10 @@ func (s *Source) superseded(o *origin, in *instance, at netip.AddrPort) bool {
 func (s *Source) publish() bool {
 	changed := false
 	for sv := range s.dirty {
-		next := s.build(sv)
+		next, own := s.build(sv)
+		if s.setOwn(sv.fullName(), own) {
+			changed = true
+		}
 		if sv.built != nil && next != nil && catalog.Equal(sv.built, next) {
 			continue
 		}
@@ -92,6 +96,7 @@ func (s *Source) publish() bool {
 	if !changed {
 		return confirmed
 	}
+	s.revision++
 	services := make([]*lb.Service, 0, len(s.services)+1)
 	for _, sp := range s.spaces {
 		for _, sv := range sp.services {
@@ -107,23 +112,49 @@ func (s *Source) publish() bool {
 
 // build makes a service of what is known; nil if nothing is, or nobody here
 // asks for it.
-func (s *Source) build(sv *service) *lb.Service {
-	local := s.registrar.local(sv)
-	demanded := !sv.demand.IsZero() && (sv.ours.known || sv.theirs != nil && sv.theirs.known)
-	if !demanded && len(local) == 0 {
-		return nil
+// own are this node's endpoints, which another source lists, as they count
+// beside those of ECS; nil where nothing divides the two.
+func (s *Source) build(sv *service) (built *lb.Service, own []lb.Endpoint) {
+	if sv.demand.IsZero() || !sv.ours.known && (sv.theirs == nil || !sv.theirs.known) {
+		return nil, nil
 	}
 	m := &mix{s: s, sv: sv, ports: map[netip.AddrPort]bool{}, newest: -1}
-	for _, o := range local {
+	for _, o := range s.registrar.byService[sv.fullName()] {
 		m.addLocal(o)
 	}
-	if demanded {
-		m.addOrigin(sv.ours)
-		if sv.theirs != nil {
-			m.addOrigin(sv.theirs)
-		}
+	slices.SortFunc(m.ours, func(a, b lb.Endpoint) int { return a.Address.Compare(b.Address) })
+	m.own = len(m.ours)
+	m.addOrigin(sv.ours)
+	if sv.theirs != nil {
+		m.addOrigin(sv.theirs)
 	}
 	return m.finish()
+}
+
+// Own lists endpoints of this node that local callers are to choose by other
+// weights, or as a last resort, since their service is divided between ECS and
+// connectd. The lists must not be written to; revision grows with every change
+// of them and of Snapshot.
+func (s *Source) Own() (list map[lb.ServiceName][]lb.Endpoint, revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.own, s.revision
+}
+
+// setOwn says whether that is new. Readers keep the map that they have.
+func (s *Source) setOwn(name lb.ServiceName, own []lb.Endpoint) bool {
+	if slices.Equal(s.own[name], own) {
+		return false
+	}
+	next := maps.Clone(s.own)
+	if next == nil {
+		next = map[lb.ServiceName][]lb.Endpoint{}
+	}
+	if next[name] = own; own == nil {
+		delete(next, name)
+	}
+	s.own = next
+	return true
 }
 
 // mix puts the endpoints of a service together.
@@ -132,6 +163,7 @@ type mix struct {
 	sv           *service
 	ports        map[netip.AddrPort]bool // taken
 	ours, theirs []lb.Endpoint
+	own          int // of ours, the first ones: this node's
 	aliases      []lb.ClientAlias
 	newest       int64 // Since of the instance whose settings count
 	settings     *lb.Service
@@ -140,8 +172,13 @@ type mix struct {
 	shared       bool // share is set
 }
 
+// addLocal takes what this node serves into account: not to list it, but for
+// what settings and weights it makes. One that is not ready counts nowhere.
 func (m *mix) addLocal(o *Offer) {
 	m.alias(o.Service.ClientAliases)
+	if o.State == Pending {
+		return
+	}
 	since := m.s.registrar.since(m.sv.fullName(), o.ID, m.s.p.Now())
 	if since > m.newest {
 		m.newest, m.settings, m.udp = since, o.Service, o.Service.Protocol == lb.UDP
@@ -149,10 +186,11 @@ func (m *mix) addLocal(o *Offer) {
 			m.share = *o.Share
 		}
 	}
-	for _, e := range o.Local {
-		if !m.ports[e.Address] {
-			m.ports[e.Address] = true
-			m.ours = append(m.ours, e)
+	for _, a := range []netip.Addr{o.V4, o.V6} {
+		at := netip.AddrPortFrom(a, o.Port)
+		if a.IsValid() && !m.ports[at] {
+			m.ports[at] = true
+			m.ours = append(m.ours, lb.Endpoint{Address: at, Weight: max(1, o.Weight), Draining: o.State == Draining || m.s.registrar.away})
 		}
 	}
 }
@@ -238,7 +276,7 @@ func (m *mix) alias(list []lb.ClientAlias) {
 	}
 }
 
-func (m *mix) finish() *lb.Service {
+func (m *mix) finish() (built *lb.Service, own []lb.Endpoint) {
 	settings := m.settings
 	if settings == nil {
 		settings = defaults()
@@ -248,11 +286,13 @@ func (m *mix) finish() *lb.Service {
 	if m.udp {
 		out.Protocol, out.HTTP = lb.UDP, nil
 	}
-	m.divide()
-	out.Endpoints = append(m.ours, m.theirs...)
+	if m.divide() && m.own > 0 {
+		own = slices.Clone(m.ours[:m.own])
+	}
+	out.Endpoints = append(m.ours[m.own:], m.theirs...)
 	slices.SortFunc(out.Endpoints, func(a, b lb.Endpoint) int { return a.Address.Compare(b.Address) })
 	out.ClientAliases = m.names(out.Endpoints)
-	return &out
+	return &out, own
 }
 
 // maxPorts bounds the ports that a name without aliases gets from its
@@ -282,7 +322,7 @@ func (m *mix) names(endpoints []lb.Endpoint) []lb.ClientAlias {
 }
 
 // divide gives each origin its share of new connections, while there are both.
-func (m *mix) divide() {
+func (m *mix) divide() (divided bool) {
 	if percent, ok := m.sv.space.weights[m.sv.name]; ok {
 		m.share, m.shared = percent, true
 	}
@@ -292,9 +332,10 @@ func (m *mix) divide() {
 		}
 	}
 	if !m.shared || len(m.ours) == 0 || len(m.theirs) == 0 {
-		return
+		return false
 	}
 	divideShares(min(max(m.share, 0), 100), m.ours, m.theirs)
+	return true
 }
 
 // find returns the instance of an id in a sorted list.

@@ -52,10 +52,6 @@ type Offer struct {
 	Weight uint16 // 0 is 1
 	Share  *int   // percent of the service's new connections that all endpoints of connectds take; nil: by weight
 	State  State
-
-	// Local, if set, makes Snapshot list the endpoint for this node, as it
-	// stands here.
-	Local []lb.Endpoint
 }
 
 // Problem is why something that a local task serves is not registered.
@@ -318,16 +314,6 @@ func newRegistrar() registrar {
 
 // key names an instance: ids are unique in a service.
 func key(name lb.ServiceName, id string) string { return name.String() + "/" + id }
-
-// local lists the offers that Snapshot has to show.
-func (r *registrar) local(sv *service) (out []*Offer) {
-	for _, o := range r.byService[sv.fullName()] {
-		if len(o.Local) > 0 {
-			out = append(out, o)
-		}
-	}
-	return out
-}
 
 // holds says whether a local task serves at an address.
 func (r *registrar) holds(at netip.AddrPort) bool { return r.addresses[at] }

@@ -101,10 +101,12 @@ type Source struct {
 	cleaner   cleaner
 	zoneIDs   map[string]string // availability zone name -> id, as instances say; "" is ambiguous
 	dirty     map[*service]struct{}
-	services  []*lb.Service // what Snapshot returns
-	saveAt    time.Time     // zero: nothing to save
-	confirmed bool          // an instance of ours was seen for the first time
-	stale     uint64        // answers that were older than what was known
+	services  []*lb.Service                    // what Snapshot returns
+	own       map[lb.ServiceName][]lb.Endpoint // what Own returns; never written to
+	revision  uint64
+	saveAt    time.Time // zero: nothing to save
+	confirmed bool      // an instance of ours was seen for the first time
+	stale     uint64    // answers that were older than what was known
 }
 
 // apiState is what is known of one API.
@@ -229,8 +231,7 @@ func (s *Source) Step(ctx context.Context) (wake time.Time, called bool) {
 	return s.p.Now(), true
 }
 
-// Snapshot returns the services in demand and those that local tasks serve,
-// sorted by name, and the state of each namespace, sorted by name: Loaded is
+// Snapshot returns the services in demand, sorted by name, and the state of each namespace, sorted by name: Loaded is
 // the moment as of which all of it in demand is known. A service that did not
 // change is the same pointer again.
 func (s *Source) Snapshot() ([]*lb.Service, []catalog.Status) {

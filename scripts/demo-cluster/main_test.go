@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"connectd/daemon/demo"
+	"connectd/pkg/testutil"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// build makes the connectd that the nodes run.
+func build(t *testing.T) string {
+	t.Helper()
+	testutil.RequireRoot(t)
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("needs curl")
+	}
+	path := filepath.Join(t.TempDir(), "connectd")
+	if out, err := exec.Command("go", "build", "-o", path, "connectd/cmd/connectd").CombinedOutput(); err != nil {
+		t.Fatalf("build connectd: %s: %s", err, out)
+	}
+	return path
+}
+
+func TestDemoCluster(t *testing.T) {
+	binary := build(t)
+	var out bytes.Buffer
+	begun := time.Now()
+	err := demo.RunCluster(t.Context(), &out, demo.Options{Binary: binary}, newCloud())
+	t.Log(out.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > time.Minute {
+		t.Errorf("it took %s, want less than a minute", took)
+	}
+}
+
+// onText calls a function when a text is written.
+type onText struct {
+	io.Writer
+	text string
+	do   func()
+}
+
+func (w *onText) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		w.do()
+	}
+	return w.Writer.Write(p)
+}
+
+// Interrupted, it cleans up as well: the last step says so.
+func TestCtrlCLeavesNothing(t *testing.T) {
+	binary := build(t)
+	for _, at := range []string{"[ 1/", "[ 2/", "[ 5/", "at  50 %"} {
+		t.Run(at, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var out bytes.Buffer
+			err := demo.RunCluster(ctx, &onText{&out, at, cancel}, demo.Options{Binary: binary}, newCloud())
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v, want %v", err, context.Canceled)
+			}
+			if strings.Count(out.String(), "        FAIL  ") != 1 || !strings.Contains(out.String(), "is left\n") {
+				t.Errorf("want one failed step and a clean-up that passed:\n%s", out.String())
+			}
+		})
+	}
+}
