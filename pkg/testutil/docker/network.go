@@ -61,7 +61,7 @@ func (e *Engine) makeNetwork() error {
 		return err
 	}
 	return e.room.do(func() error {
-		return configure(nodeLink, netip.PrefixFrom(e.net.Router, e.net.First.Bits()), netip.Addr{})
+		return configure(nodeLink, netip.PrefixFrom(e.net.Router, e.net.First.Bits()), netip.Prefix{}, netip.Addr{})
 	})
 }
 
@@ -77,9 +77,9 @@ func addPort(links *netlink.Handle, bridge netlink.Link, port, peer string, pid 
 	return links.LinkSetUp(veth)
 }
 
-// configure gives a link of the calling thread's namespace an address and takes
-// it up.
-func configure(name string, addr netip.Prefix, router netip.Addr) error {
+// configure gives a link of the calling thread's namespace an address, and one
+// of IPv6 if there is any, and takes it up.
+func configure(name string, addr, addr6 netip.Prefix, router netip.Addr) error {
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -89,12 +89,18 @@ func configure(name string, addr netip.Prefix, router netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	a, err := netlink.ParseAddr(addr.String())
-	if err != nil {
-		return err
-	}
-	if err := links.AddrAdd(link, a); err != nil {
-		return fmt.Errorf("add address %s: %w", addr, err)
+	for _, p := range []netip.Prefix{addr, addr6} {
+		if !p.IsValid() {
+			continue
+		}
+		a, err := netlink.ParseAddr(p.String())
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD // at once, as an instance's metadata assures
+		if err := links.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("add address %s: %w", p, err)
+		}
 	}
 	if err := links.LinkSetUp(link); err != nil || !router.IsValid() {
 		return err
@@ -103,7 +109,7 @@ func configure(name string, addr netip.Prefix, router netip.Addr) error {
 }
 
 // plug gives the pause container of the n-th task its interface.
-func (e *Engine) plug(pid int, addr netip.Prefix, n int) (netip.Prefix, error) {
+func (e *Engine) plug(pid int, addr, addr6 netip.Prefix, n int) (netip.Prefix, error) {
 	if !addr.IsValid() {
 		addr = nth(e.net.First, n-1)
 	}
@@ -129,7 +135,7 @@ func (e *Engine) plug(pid int, addr netip.Prefix, n int) (netip.Prefix, error) {
 		return addr, err
 	}
 	defer ns.Close()
-	return addr, ns.Do(func() error { return configure("eth0", addr, e.net.Router) })
+	return addr, ns.Do(func() error { return configure("eth0", addr, addr6, e.net.Router) })
 }
 
 // nth counts addresses on; it stays within 16 bits.

@@ -48,6 +48,7 @@ type TaskSpec struct {
 	Containers  []ContainerSpec
 
 	Addr       netip.Prefix // in awsvpc; the next free one of the engine's Network when zero
+	Addr6      netip.Prefix // in awsvpc, of a subnet of both families; none when zero
 	Pause      bool         // in bridge mode: a pause container for each, as Service Connect has it
 	DNS        []netip.Addr
 	ExtraHosts []string // name:address
@@ -125,11 +126,15 @@ func (e *Engine) number() int {
 }
 
 func (e *Engine) startAwsvpc(ctx context.Context, t *Task, n int) error {
-	pause, err := e.pause(ctx, t, "~internal~ecs~pause", &container.HostConfig{NetworkMode: "none"})
+	h := &container.HostConfig{NetworkMode: "none"}
+	if t.Addr6.IsValid() {
+		h.Sysctls = map[string]string{"net.ipv6.conf.all.disable_ipv6": "0"} // Docker's begin without
+	}
+	pause, err := e.pause(ctx, t, "~internal~ecs~pause", h)
 	if err != nil {
 		return err
 	}
-	addr, err := e.plug(pause.PID, t.Addr, n)
+	addr, err := e.plug(pause.PID, t.Addr, t.Addr6, n)
 	if err != nil {
 		return fmt.Errorf("make its interface: %w", err)
 	}
