@@ -120,7 +120,7 @@ func (p *Planner) judge(r *service, e *Endpoint, drained []netip.AddrPort) {
 	case e.Draining:
 		e.State, e.Reason = lb.StateDraining, "draining in the catalog"
 	case e.Declared == lb.DeclaredPending:
-		e.State, e.Reason = lb.StatePending, choose(e.Task != "", "not ready yet: its container has not become healthy", "not ready yet: so says its node")
+		e.State, e.Reason = lb.StatePending, choose(e.Task != "", "not ready yet: its container is not healthy or does not listen", "not ready yet: so says its node")
 	case !p.wasExposed(r, e):
 		e.State, e.Reason = lb.StatePending, p.probeReason(e.ID, "no probe has succeeded yet")
 	case probed && e.Verdict == lb.VerdictUnhealthy:
