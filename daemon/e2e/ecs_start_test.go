@@ -41,7 +41,7 @@ func (e *earlyCalls) name() string {
 func TestECSEarly(t *testing.T) {
 	each := 5
 	if os.Getenv(longEnv) == "1" {
-		each = 50
+		each = 200
 	}
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
@@ -49,10 +49,12 @@ func TestECSEarly(t *testing.T) {
 	i.active("prod/orders", 1)
 	modes := []*earlyCalls{{mode: "awsvpc"}, {mode: "bridge", pause: true}, {mode: "bridge", late: true}, {mode: "host", late: true}}
 	for _, m := range modes {
-		begun := time.Now()
-		i.startEarly(m, each)
-		t.Logf("%s, in %s", m.report(), time.Since(begun).Round(time.Second))
-		m.check(t, each)
+		t.Run(m.name(), func(t *testing.T) {
+			begun := time.Now()
+			i.startEarly(m, each)
+			t.Logf("%s, in %s", m.report(), time.Since(begun).Round(time.Second))
+			m.check(t, each)
+		})
 	}
 }
 
