@@ -52,7 +52,10 @@ func (d *daemon) readCloudWatch() cloudwatch.Snapshot {
 	if err != nil && !errors.Is(err, datapath.ErrServeUnsupported) {
 		d.log.Warn("read accepted connections for CloudWatch", "error", err)
 	}
-	r := reading{plan: d.loop.Desired(), kernel: kernel.Endpoints, http: d.readHTTP(), accepted: accepted, port: d.servedAt}
+	r := reading{
+		plan: d.loop.Desired(), kernel: kernel.Endpoints, proxied: d.readProxied(), direct: d.directRequests(),
+		accepted: accepted, port: d.servedAt,
+	}
 	return r.snapshot()
 }
 
