@@ -17,9 +17,9 @@ import (
 // be empty.
 type reading struct {
 	plan     *plan.Desired
-	kernel   map[lb.EndpointID]metrics.EndpointStats
 	proxied  map[lb.ServiceID]proxied
-	direct   metrics.Requests
+	direct   metrics.Requests           // for who served them
+	called   map[ownedCall]*callerTotal // by the kernel's counts
 	accepted map[datapath.Port]datapath.Accepted
 	// port is where in its network namespace a task serves an endpoint; ok is
 	// false where that is not known.
@@ -51,11 +51,23 @@ func (r *reading) snapshot() cloudwatch.Snapshot {
 		return out
 	}
 	r.addAccepted(&out)
+	type target struct {
+		service *plan.Service
+		count   uint64
+	}
+	targetsBy := make(map[lb.ServiceID]target, len(r.plan.Services))
 	for _, s := range r.plan.Services {
 		targets := targetsOf(s)
 		r.addProxied(&out, s, targets)
-		for i := range s.Endpoints {
-			r.addTarget(&out, s, &s.Endpoints[i], targets)
+		r.addDirect(&out, s)
+		targetsBy[s.ID] = target{s, targets}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(r.called), compareCalls) {
+		if t, ok := targetsBy[k.service]; ok {
+			total := r.called[k]
+			row := callsRow(t.service, fmt.Sprintf("connections of %d by %s", k.service, k.owner), &total.http, t.count)
+			row.Owner, row.Bytes = named(k.owner), total.bytes
+			out.Called = append(out.Called, row)
 		}
 	}
 	return out
@@ -105,6 +117,10 @@ func sorted[V any](m map[lb.Owner]V) []lb.Owner {
 	return slices.SortedFunc(maps.Keys(m), func(a, b lb.Owner) int { return cmp.Compare(a.String(), b.String()) })
 }
 
+func compareCalls(a, b ownedCall) int {
+	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.owner.String(), b.owner.String()))
+}
+
 func requestsRow(s *plan.Service, key string, server lb.Owner, n uint64) cloudwatch.Served {
 	row := cloudwatch.Served{Key: key, DiscoveryName: s.Name.DiscoveryName, Owner: named(server), Requests: n}
 	if s.HTTP != nil && s.HTTP.Protocol == lb.AppGRPC {
@@ -123,18 +139,13 @@ func callsRow(s *plan.Service, key string, h *metrics.HTTPStats, targets uint64)
 	return row
 }
 
-// addTarget adds what callers here have had from one endpoint, as far as the
-// kernel counts it.
-func (r *reading) addTarget(out *cloudwatch.Snapshot, s *plan.Service, e *plan.Endpoint, targets uint64) {
-	key := fmt.Sprintf("%d at %s", e.ID, e.Address)
-	if k, ok := r.kernel[e.ID]; ok {
-		out.Called = append(out.Called, cloudwatch.Called{
-			Key: "connections " + key, DiscoveryName: s.Name.DiscoveryName, Bytes: k.BytesSent + k.BytesReceived,
-		})
-	}
-	if h, ok := r.direct.Endpoints[e.ID]; ok {
-		out.Served = append(out.Served, requestsRow(s, "requests "+key, e.Owner, sum(h.Classes)))
-		out.Called = append(out.Called, callsRow(s, "requests "+key, &h, targets))
+// addDirect adds the requests of mode direct, for who served them.
+func (r *reading) addDirect(out *cloudwatch.Snapshot, s *plan.Service) {
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if h, ok := r.direct.Endpoints[e.ID]; ok {
+			out.Served = append(out.Served, requestsRow(s, fmt.Sprintf("requests %d at %s", e.ID, e.Address), e.Owner, sum(h.Classes)))
+		}
 	}
 }
 

@@ -36,7 +36,11 @@ func cloudWatchWorld() *reading {
 			Services: []*plan.Service{s}, Tasks: []*plan.Task{{Task: lb.Task{Name: "t1", NetnsCookie: 5, ECS: ecs}, Owner: ecs.Owner()}},
 			Local: []plan.Served{{Service: s, Endpoint: &s.Endpoints[0]}},
 		},
-		kernel: map[lb.EndpointID]metrics.EndpointStats{32: {BytesSent: 100, BytesReceived: 20}},
+		called: map[ownedCall]*callerTotal{
+			{3, web}:        {bytes: 120, http: metrics.HTTPStats{Classes: []uint64{0, 0, 4, 0, 0, 0, 1}, Duration: metrics.Histogram{Counts: []uint64{5}, SumMicroseconds: 50}}},
+			{3, lb.Owner{}}: {bytes: 8},
+			{4, web}:        {bytes: 9}, // of a service that has gone
+		},
 		proxied: map[lb.ServiceID]proxied{3: {
 			callers: map[lb.Owner]metrics.HTTPStats{{}: {Received: 2, Sent: 3}, web: stats},
 			servers: map[lb.Owner]uint64{{}: 1, ecs.Owner(): 20, old: 2},
@@ -74,8 +78,11 @@ func TestCloudWatchSnapshot(t *testing.T) {
 			Targets: 1, Requests: 23, Codes: [4]uint64{10, 3, 4, 5}, Bytes: 77,
 			Time: cloudwatch.Histogram{Counts: []uint64{23}, SumMicroseconds: 99},
 		},
-		{Key: "connections 32 at 10.0.0.2:80", DiscoveryName: "orders", Bytes: 120},
-		{Key: "requests 32 at 10.0.0.2:80", DiscoveryName: "orders", Targets: 1, Requests: 5, Codes: [4]uint64{0: 4}},
+		{Key: "connections of 3 by ", DiscoveryName: "orders", Targets: 1, Bytes: 8},
+		{
+			Key: "connections of 3 by shop/web", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "web", Cluster: "shop"},
+			Targets: 1, Requests: 5, Codes: [4]uint64{0: 4}, Bytes: 120, Time: cloudwatch.Histogram{Counts: []uint64{5}, SumMicroseconds: 50},
+		},
 	}
 	if fmt.Sprint(got.Called) != fmt.Sprint(called) {
 		t.Errorf("called %+v\nwant %+v", got.Called, called)

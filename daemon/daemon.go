@@ -98,6 +98,7 @@ type daemon struct {
 	brake             brake
 	directError       string // what readDirect logged last; the loop's
 	live              liveBytes
+	callers           callerLedger           // the CloudWatch publisher's
 	own               *netns.Handle          // the node's own network namespace
 	cookie            func() (uint64, error) // of it
 	seated            sync.Map               // names of the tasks that have their sockets
