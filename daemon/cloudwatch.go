@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 
 	"connectd/pkg/datapath"
 	"connectd/pkg/lb"
@@ -14,12 +17,19 @@ import (
 // be empty.
 type reading struct {
 	plan     *plan.Desired
-	kernel   map[lb.EndpointID]metrics.EndpointStats
-	http     metrics.HTTP
+	proxied  map[lb.ServiceID]proxied
+	direct   metrics.Requests           // for who served them
+	called   map[ownedCall]*callerTotal // by the kernel's counts
 	accepted map[datapath.Port]datapath.Accepted
 	// port is where in its network namespace a task serves an endpoint; ok is
 	// false where that is not known.
 	port func(plan.Served) (port datapath.Port, ok bool)
+}
+
+// proxied is what the forwarder has counted of a service by ECS service.
+type proxied struct {
+	callers map[lb.Owner]metrics.HTTPStats // tries; the bytes are those of requests
+	servers map[lb.Owner]uint64            // requests
 }
 
 // servedPorts lists the ports at which accepted connections are to be counted.
@@ -41,22 +51,32 @@ func (r *reading) snapshot() cloudwatch.Snapshot {
 		return out
 	}
 	r.addAccepted(&out)
+	type target struct {
+		service *plan.Service
+		count   uint64
+	}
+	targetsBy := make(map[lb.ServiceID]target, len(r.plan.Services))
 	for _, s := range r.plan.Services {
-		r.addRequests(&out, s)
 		targets := targetsOf(s)
-		for i := range s.Endpoints {
-			r.addTarget(&out, s, &s.Endpoints[i], targets)
+		r.addProxied(&out, s, targets)
+		r.addDirect(&out, s)
+		targetsBy[s.ID] = target{s, targets}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(r.called), compareCalls) {
+		if t, ok := targetsBy[k.service]; ok {
+			total := r.called[k]
+			row := callsRow(t.service, fmt.Sprintf("connections of %d by %s", k.service, k.owner), &total.http, t.count)
+			row.Owner, row.Bytes = named(k.owner), total.bytes
+			out.Called = append(out.Called, row)
 		}
 	}
 	return out
 }
 
 func (r *reading) addAccepted(out *cloudwatch.Snapshot) {
-	owners := make(map[string]cloudwatch.Owner, len(r.plan.Tasks))
+	owners := make(map[string]lb.Owner, len(r.plan.Tasks))
 	for _, t := range r.plan.Tasks {
-		if t.ECS != nil {
-			owners[t.Name] = cloudwatch.Owner{Service: t.ECS.Service, Cluster: t.ECS.Cluster}
-		}
+		owners[t.Name] = t.Owner
 	}
 	for _, s := range r.plan.Local {
 		at, ok := r.port(s)
@@ -66,54 +86,66 @@ func (r *reading) addAccepted(out *cloudwatch.Snapshot) {
 		a := r.accepted[at]
 		out.Served = append(out.Served, cloudwatch.Served{
 			Key:           fmt.Sprintf("port %d:%d", at.Netns, at.Number),
-			DiscoveryName: s.Service.Name.DiscoveryName, Owner: owners[s.Endpoint.Task],
+			DiscoveryName: s.Service.Name.DiscoveryName, Owner: named(owners[s.Endpoint.Task]),
 			Active: a.Active, Connections: a.Accepted, Bytes: a.Sent + a.Received,
 		})
 	}
 }
 
-// addRequests adds the requests that callers here have made. Their servers'
-// nodes cannot count them, for they see connections only.
-func (r *reading) addRequests(out *cloudwatch.Snapshot, s *plan.Service) {
-	for part, requests := range [...]*metrics.Requests{&r.http.Forwarded, &r.http.Direct} {
-		h, ok := requests.Services[s.ID]
-		if !ok {
-			continue
-		}
-		row := cloudwatch.Served{
-			Key: fmt.Sprintf("requests %d of %d", part, s.ID), DiscoveryName: s.Name.DiscoveryName, Requests: sum(h.Classes),
-		}
-		if s.HTTP != nil && s.HTTP.Protocol == lb.AppGRPC {
-			row.GRPCRequests = row.Requests
-		}
-		out.Served = append(out.Served, row)
-		if bytes := h.Received + h.Sent; bytes > 0 {
-			out.Called = append(out.Called, cloudwatch.Called{Key: row.Key, DiscoveryName: row.DiscoveryName, Bytes: bytes})
-		}
+func named(o lb.Owner) cloudwatch.Owner {
+	return cloudwatch.Owner{Service: o.Service(), Cluster: o.Cluster()}
+}
+
+// addProxied adds the requests that the forwarder carried, for who served them
+// and for who made them. The servers' nodes cannot count them, for they see
+// connections only.
+func (r *reading) addProxied(out *cloudwatch.Snapshot, s *plan.Service, targets uint64) {
+	p := r.proxied[s.ID]
+	for _, owner := range sorted(p.servers) {
+		out.Served = append(out.Served, requestsRow(s, fmt.Sprintf("requests of %d by %s", s.ID, owner), owner, p.servers[owner]))
+	}
+	for _, owner := range sorted(p.callers) {
+		h := p.callers[owner]
+		row := callsRow(s, fmt.Sprintf("tries of %d by %s", s.ID, owner), &h, targets)
+		row.Owner, row.Bytes = named(owner), h.Received+h.Sent
+		out.Called = append(out.Called, row)
 	}
 }
 
-// addTarget adds what callers here have had from one endpoint.
-func (r *reading) addTarget(out *cloudwatch.Snapshot, s *plan.Service, e *plan.Endpoint, targets uint64) {
-	key := fmt.Sprintf("%d at %s", e.ID, e.Address)
-	if k, ok := r.kernel[e.ID]; ok {
-		out.Called = append(out.Called, cloudwatch.Called{
-			Key: "connections " + key, DiscoveryName: s.Name.DiscoveryName, Bytes: k.BytesSent + k.BytesReceived,
-		})
+// sorted makes a reading the same whatever the order of a map.
+func sorted[V any](m map[lb.Owner]V) []lb.Owner {
+	return slices.SortedFunc(maps.Keys(m), func(a, b lb.Owner) int { return cmp.Compare(a.String(), b.String()) })
+}
+
+func compareCalls(a, b ownedCall) int {
+	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.owner.String(), b.owner.String()))
+}
+
+func requestsRow(s *plan.Service, key string, server lb.Owner, n uint64) cloudwatch.Served {
+	row := cloudwatch.Served{Key: key, DiscoveryName: s.Name.DiscoveryName, Owner: named(server), Requests: n}
+	if s.HTTP != nil && s.HTTP.Protocol == lb.AppGRPC {
+		row.GRPCRequests = n
 	}
-	for part, requests := range [...]*metrics.Requests{&r.http.Forwarded, &r.http.Direct} {
-		h, ok := requests.Endpoints[e.ID]
-		if !ok {
-			continue
+	return row
+}
+
+func callsRow(s *plan.Service, key string, h *metrics.HTTPStats, targets uint64) cloudwatch.Called {
+	row := cloudwatch.Called{
+		Key: key, DiscoveryName: s.Name.DiscoveryName, Targets: targets, Requests: sum(h.Classes), Time: cloudwatch.Histogram(h.Duration),
+	}
+	if len(h.Classes) >= 2+len(row.Codes) {
+		copy(row.Codes[:], h.Classes[2:]) // by metrics.HTTPClasses
+	}
+	return row
+}
+
+// addDirect adds the requests of mode direct, for who served them.
+func (r *reading) addDirect(out *cloudwatch.Snapshot, s *plan.Service) {
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if h, ok := r.direct.Endpoints[e.ID]; ok {
+			out.Served = append(out.Served, requestsRow(s, fmt.Sprintf("requests %d at %s", e.ID, e.Address), e.Owner, sum(h.Classes)))
 		}
-		row := cloudwatch.Called{
-			Key: fmt.Sprintf("requests %d of %s", part, key), DiscoveryName: s.Name.DiscoveryName,
-			Targets: targets, Requests: sum(h.Classes), Time: cloudwatch.Histogram(h.Duration),
-		}
-		if len(h.Classes) >= 2+len(row.Codes) {
-			copy(row.Codes[:], h.Classes[2:]) // by metrics.HTTPClasses
-		}
-		out.Called = append(out.Called, row)
 	}
 }
 

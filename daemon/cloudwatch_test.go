@@ -16,30 +16,36 @@ import (
 // cloudWatchWorld is a gRPC service with two endpoints, of which a local task
 // serves one.
 func cloudWatchWorld() *reading {
+	ecs := &lb.ECSTask{Service: "orders-v2", Cluster: "arn:aws:ecs:us-east-1:123456789012:cluster/shop"}
+	old, web := lb.NewOwner("orders-v1", "shop"), lb.NewOwner("web", "shop")
 	s := &plan.Service{
 		Service: &lb.Service{
 			Name: lb.ServiceName{Namespace: "prod", DiscoveryName: "orders"}, Protocol: lb.TCP, HTTP: &lb.HTTP{Protocol: lb.AppGRPC},
 		},
 		ID: 3,
 		Endpoints: []plan.Endpoint{
-			{ID: 31, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.1:80"), Task: "t1"}},
-			{ID: 32, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.2:80")}, State: lb.StateEjected},
+			{ID: 31, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.1:80"), Task: "t1", Owner: ecs.Owner()}},
+			{ID: 32, Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort("10.0.0.2:80"), Owner: old}, State: lb.StateEjected},
 		},
 	}
-	ecs := &lb.ECSTask{Service: "orders-v2", Cluster: "shop"}
 	stats := metrics.HTTPStats{
 		Classes: []uint64{1, 0, 10, 3, 4, 5, 0}, Duration: metrics.Histogram{Counts: []uint64{23}, SumMicroseconds: 99}, Received: 7, Sent: 70,
 	}
 	return &reading{
 		plan: &plan.Desired{
-			Services: []*plan.Service{s}, Tasks: []*plan.Task{{Task: lb.Task{Name: "t1", NetnsCookie: 5, ECS: ecs}}},
+			Services: []*plan.Service{s}, Tasks: []*plan.Task{{Task: lb.Task{Name: "t1", NetnsCookie: 5, ECS: ecs}, Owner: ecs.Owner()}},
 			Local: []plan.Served{{Service: s, Endpoint: &s.Endpoints[0]}},
 		},
-		kernel: map[lb.EndpointID]metrics.EndpointStats{32: {BytesSent: 100, BytesReceived: 20}},
-		http: metrics.HTTP{Forwarded: metrics.Requests{
-			Services:  map[lb.ServiceID]metrics.HTTPStats{3: stats},
-			Endpoints: map[lb.EndpointID]metrics.HTTPStats{31: stats},
+		called: map[ownedCall]*callerTotal{
+			{3, web}:        {bytes: 120, http: metrics.HTTPStats{Classes: []uint64{0, 0, 4, 0, 0, 0, 1}, Duration: metrics.Histogram{Counts: []uint64{5}, SumMicroseconds: 50}}},
+			{3, lb.Owner{}}: {bytes: 8},
+			{4, web}:        {bytes: 9}, // of a service that has gone
+		},
+		proxied: map[lb.ServiceID]proxied{3: {
+			callers: map[lb.Owner]metrics.HTTPStats{{}: {Received: 2, Sent: 3}, web: stats},
+			servers: map[lb.Owner]uint64{{}: 1, ecs.Owner(): 20, old: 2},
 		}},
+		direct: metrics.Requests{Endpoints: map[lb.EndpointID]metrics.HTTPStats{32: {Classes: []uint64{0, 0, 4, 0, 0, 0, 1}}}},
 		accepted: map[datapath.Port]datapath.Accepted{{Netns: 5, Number: 8080}: {
 			Active: 2, Accepted: 9, Bytes: datapath.Bytes{Sent: 1000, Received: 500},
 		}},
@@ -57,18 +63,26 @@ func TestCloudWatchSnapshot(t *testing.T) {
 			Key: "port 5:8080", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v2", Cluster: "shop"},
 			Active: 2, Connections: 9, Bytes: 1500,
 		},
-		{Key: "requests 0 of 3", DiscoveryName: "orders", Requests: 23, GRPCRequests: 23},
+		{Key: "requests of 3 by ", DiscoveryName: "orders", Requests: 1, GRPCRequests: 1},
+		{Key: "requests of 3 by shop/orders-v1", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v1", Cluster: "shop"}, Requests: 2, GRPCRequests: 2},
+		{Key: "requests of 3 by shop/orders-v2", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v2", Cluster: "shop"}, Requests: 20, GRPCRequests: 20},
+		{Key: "requests 32 at 10.0.0.2:80", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v1", Cluster: "shop"}, Requests: 5, GRPCRequests: 5},
 	}
 	if !slices.Equal(got.Served, served) {
 		t.Errorf("served %+v\nwant %+v", got.Served, served)
 	}
 	called := []cloudwatch.Called{
-		{Key: "requests 0 of 3", DiscoveryName: "orders", Bytes: 77},
+		{Key: "tries of 3 by ", DiscoveryName: "orders", Targets: 1, Bytes: 5},
 		{
-			Key: "requests 0 of 31 at 10.0.0.1:80", DiscoveryName: "orders", Targets: 1, Requests: 23, Codes: [4]uint64{10, 3, 4, 5},
+			Key: "tries of 3 by shop/web", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "web", Cluster: "shop"},
+			Targets: 1, Requests: 23, Codes: [4]uint64{10, 3, 4, 5}, Bytes: 77,
 			Time: cloudwatch.Histogram{Counts: []uint64{23}, SumMicroseconds: 99},
 		},
-		{Key: "connections 32 at 10.0.0.2:80", DiscoveryName: "orders", Bytes: 120},
+		{Key: "connections of 3 by ", DiscoveryName: "orders", Targets: 1, Bytes: 8},
+		{
+			Key: "connections of 3 by shop/web", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "web", Cluster: "shop"},
+			Targets: 1, Requests: 5, Codes: [4]uint64{0: 4}, Bytes: 120, Time: cloudwatch.Histogram{Counts: []uint64{5}, SumMicroseconds: 50},
+		},
 	}
 	if fmt.Sprint(got.Called) != fmt.Sprint(called) {
 		t.Errorf("called %+v\nwant %+v", got.Called, called)

@@ -22,7 +22,7 @@ type Config struct {
 	VIPCIDR       netip.Prefix // inside 127.0.0.0/8
 	VIPCIDR6      netip.Prefix // a /64 inside fc00::/7
 	Cgroup        string       // "auto" or an absolute path
-	Zone          string       // "" is unknown
+	Zone          string       // "auto", an id, or "" for none
 	Metrics       Metrics
 	Limits        Limits
 	LogLevel      slog.Level

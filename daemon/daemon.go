@@ -73,6 +73,7 @@ type daemon struct {
 	lookups           awsCalls
 	serveError        string // what countAccepted logged last; the loop's
 	instance          *instance.Watcher
+	zone              ownZone
 	containerInstance atomic.Pointer[string] // its ARN, once the agent has said
 	draining          atomic.Bool            // ECS drains the instance
 	everRegistered    sync.Map               // names of tasks all of whose endpoints were in the registry
@@ -97,6 +98,7 @@ type daemon struct {
 	brake             brake
 	directError       string // what readDirect logged last; the loop's
 	live              liveBytes
+	callers           callerLedger           // the CloudWatch publisher's
 	own               *netns.Handle          // the node's own network namespace
 	cookie            func() (uint64, error) // of it
 	seated            sync.Map               // names of the tasks that have their sockets
@@ -141,7 +143,7 @@ func build(configPath string) (*daemon, error) {
 	limitMemory(config)
 	d.reload.set(nil, nil)
 	for _, step := range []func(*Config) error{
-		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openRegistry, d.openECS, d.openCloudWatch,
+		d.openCatalog, d.takeLock, d.openMetrics, d.openKernel, d.openTasks, d.openInstance, d.openRegistry, d.openECS, d.openCloudWatch,
 		d.openBrake, d.openPlan, d.openRooms, d.openControl,
 	} {
 		if err := step(config); err != nil {
@@ -251,7 +253,7 @@ func (d *daemon) openPlan(c *Config) error {
 	}
 	room := d.datapath.Room() // of adopted maps, whatever the config says
 	planner, err := plan.New(plan.Config{
-		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, Zone: c.Zone, MaxEndpoints: room.Endpoints,
+		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, Zone: d.zone.id(), MaxEndpoints: room.Endpoints,
 		MaxServices: room.Services, MaxSlots: room.Slots / 2, // old and new stand side by side in a change
 	}, memory)
 	if err != nil {
@@ -365,6 +367,9 @@ func (d *daemon) outside() (parts []func(context.Context) error) {
 	}
 	if d.registry != nil || d.docker != nil {
 		add(d.instance.Run)
+	}
+	if d.config.Load().Zone == zoneAuto {
+		add(d.findZone)
 	}
 	if d.cloudWatch != nil {
 		add(d.oncePlanned(d.cloudWatch.Run)) // what is counted by then is not sent

@@ -36,6 +36,7 @@ func Doctor(ctx context.Context, configPath string) []control.Check {
 		x.canary(config, cgroup)
 	}
 	x.ecs(ctx, config)
+	x.zone(ctx, config)
 	x.memory()
 	x.resolver()
 	x.brake(config)

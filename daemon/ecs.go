@@ -46,7 +46,7 @@ func (d *daemon) openECS(c *Config) error {
 	d.ecs = ecsapi.New(ecsapi.Params{Log: d.log.With("component", "ecs"), Observe: d.lookups.observe, Changed: func() { d.tasks.node.Look() }})
 	d.tasks.node = task.NewNode(task.NodeParams{
 		Log: d.log.With("component", "tasks"), CgroupRoot: root, Cookie: d.datapath.NetnsCookie, ResolvConf: dns.ReadResolvConf,
-		Containers: d.docker.Containers, Zone: c.Zone, Same: catalog.Equal,
+		Containers: d.docker.Containers, Zone: d.zone.id(), Same: catalog.Equal,
 		Lookup:  lookup{d.ecs, c.ECS.Cluster},
 		Address: func() (task.Addresses, error) { return task.ReadAddresses(d.own) },
 		Memory:  filepath.Join(c.StateDir, "containers.json"),

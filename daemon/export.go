@@ -34,6 +34,8 @@ type liveBytes struct {
 	mu    sync.Mutex
 	at    time.Time
 	total map[lb.EndpointID]datapath.Bytes
+	// callers is the same by caller, where CloudWatch wants it.
+	callers map[datapath.Caller]datapath.Bytes
 }
 
 func (d *daemon) serveMetrics(ctx context.Context) error {
@@ -158,9 +160,18 @@ func (d *daemon) addLiveBytes(endpoints map[lb.EndpointID]metrics.EndpointStats)
 	d.live.mu.Lock()
 	defer d.live.mu.Unlock()
 	if time.Since(d.live.at) >= liveBytesAge {
-		live, err := d.datapath.LiveBytes(maxLiveBytes, d.namespaces)
+		d.live.callers = nil
+		if d.cloudWatch != nil {
+			d.live.callers, _ = d.datapath.CallerBytes() // before the live ones; the next to read it tells of the error
+		}
+		live, callers, err := d.datapath.LiveBytes(maxLiveBytes, d.namespaces)
 		if err != nil {
 			d.log.Warn("read bytes of live connections", "error", err)
+		}
+		for c, b := range callers {
+			if d.live.callers != nil {
+				d.live.callers[c] = d.live.callers[c].Plus(b)
+			}
 		}
 		d.live.at, d.live.total = time.Now(), make(map[lb.EndpointID]datapath.Bytes, len(live))
 		for id, b := range live {

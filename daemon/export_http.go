@@ -50,6 +50,22 @@ func (d *daemon) readHTTP() metrics.HTTP {
 	return out
 }
 
+// readProxied is what the forwarder counts by ECS service.
+func (d *daemon) readProxied() map[lb.ServiceID]proxied {
+	out := make(map[lb.ServiceID]proxied)
+	d.proxy.Each(func(s *route.Service) {
+		of := func() proxied {
+			if _, ok := out[s.ID]; !ok {
+				out[s.ID] = proxied{make(map[lb.Owner]metrics.HTTPStats), make(map[lb.Owner]uint64)}
+			}
+			return out[s.ID]
+		}
+		s.Accounts(func(c *route.Caller) { of().callers[c.Owner] = httpStats(&c.Counters) },
+			func(s *route.Server) { of().servers[s.Owner] = s.Requests.Load() })
+	}, func(*route.Endpoint) {})
+	return out
+}
+
 // directRequests are what the kernel has read in mode direct.
 func (d *daemon) directRequests() (out metrics.Requests) {
 	services, endpoints, err := d.datapath.HTTP()

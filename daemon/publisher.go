@@ -44,16 +44,38 @@ func histogramSeconds() []float64 {
 }
 
 func (d *daemon) readCloudWatch() cloudwatch.Snapshot {
-	kernel, err := d.readKernel()
-	if err != nil {
-		d.log.Warn("read counters for CloudWatch", "error", err)
-	}
 	accepted, err := d.datapath.Accepted()
 	if err != nil && !errors.Is(err, datapath.ErrServeUnsupported) {
 		d.log.Warn("read accepted connections for CloudWatch", "error", err)
 	}
-	r := reading{plan: d.loop.Desired(), kernel: kernel.Endpoints, http: d.readHTTP(), accepted: accepted, port: d.servedAt}
+	r := reading{plan: d.loop.Desired(), proxied: d.readProxied(), direct: d.directRequests(), accepted: accepted, port: d.servedAt}
+	if r.plan != nil {
+		if err := d.readCallers(r.plan); err != nil {
+			d.log.Warn("read counters of callers for CloudWatch", "error", err)
+		}
+		r.called = d.callers.totals
+	}
 	return r.snapshot()
+}
+
+// readCallers brings what is known of callers up to date. After an error it is
+// what it was.
+func (d *daemon) readCallers(p *plan.Desired) error {
+	if _, err := d.readKernel(); err != nil { // samples live connections
+		return err
+	}
+	d.live.mu.Lock()
+	r := callerReading{sum: maps.Clone(d.live.callers)}
+	d.live.mu.Unlock()
+	var err error
+	if r.ended, err = d.datapath.CallerBytes(); err != nil {
+		return err
+	}
+	if r.http, err = d.datapath.HTTPCallers(); err != nil {
+		return err
+	}
+	d.callers.settle(p, &r)
+	return nil
 }
 
 // servedAt is where in its network namespace a task serves an endpoint.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -27,9 +28,6 @@ const (
 // openRegistry makes the parts that share services with other nodes, if the
 // config has them. It writes nothing, and reads nothing but who this node is.
 func (d *daemon) openRegistry(c *Config) (err error) {
-	d.instance = instance.New(instance.Params{
-		Log: d.log.With("component", "instance"), Changed: d.instanceChanged, Draining: d.draining.Load,
-	})
 	if c.CloudMap == nil {
 		return nil
 	}
@@ -41,13 +39,16 @@ func (d *daemon) openRegistry(c *Config) (err error) {
 	if region == regionAuto {
 		region = id.Region
 	}
-	zone := c.Zone
-	if zone == "" {
-		zone = id.ZoneID
+	in := zone{cmp.Or(c.Zone, id.ZoneID), id.Zone}
+	if c.Zone == zoneAuto {
+		if id.ZoneID != "" { // then the first plan has it
+			d.zone.zone = zone{id.ZoneID, id.Zone}
+		}
+		in = d.zone.zone
 	}
 	api, ecs := cloudmap.Dial(region)
 	d.registry, err = cloudmap.New(cloudmap.Params{
-		Log: d.log, API: api, ECS: ecs, Node: node, Instance: d.instanceARN, Zone: id.Zone, ZoneID: zone,
+		Log: d.log, API: api, ECS: ecs, Node: node, Instance: d.instanceARN, Zone: in.name, ZoneID: in.id,
 		Prefix: c.CloudMap.ServicePrefix, Register: c.CloudMap.Register, CreateNamespaces: c.CloudMap.CreateNamespaces,
 		PollEvery: c.CloudMap.Poll, CallsPerSecond: c.CloudMap.CallsPerSecond, StateDir: c.StateDir,
 		Forbidden:  []netip.Prefix{c.VIPCIDR, c.VIPCIDR6},

@@ -29,6 +29,8 @@ func (d *daemon) status() control.Status {
 	for _, problem := range p.Problems {
 		out.Problems = append(out.Problems, control.Problem{Name: "leftOut", Message: problem, Fix: "raise limits in the config, stop the daemon, run connectd unload, start it: maps keep their size until then"})
 	}
+	out.Zone = d.zone.id()
+	out.Problems = append(out.Problems, d.zone.status()...)
 	out.Problems = append(out.Problems, d.ecsStatus()...)
 	problems, registries := d.registryStatus()
 	out.Problems = append(out.Problems, problems...)

@@ -63,6 +63,9 @@ struct {
 	__uint(max_entries, 1);
 } http_stats_v1 SEC(".maps");
 
+/* The same by caller. LRU: what one counted since it was read last goes with it. */
+MAP(http_callers_v1, BPF_MAP_TYPE_LRU_HASH, struct caller_key, struct http_stats, 4096);
+
 const struct http_stats no_http_stats; /* too much for the stack */
 
 struct {
@@ -119,6 +122,17 @@ static __always_inline struct http_stats *http_stats_of(__u32 endpoint, __u32 se
 	return bpf_map_lookup_elem(&http_stats_v1, &key);
 }
 
+static __always_inline struct http_stats *caller_stats_of(const struct exchange *x)
+{
+	struct caller_key key = { .task = x->task, .service = x->service };
+	struct http_stats *s = bpf_map_lookup_elem(&http_callers_v1, &key);
+
+	if (s)
+		return s;
+	bpf_map_update_elem(&http_callers_v1, &key, (void *)&no_http_stats, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&http_callers_v1, &key);
+}
+
 /* Runs of 5xx are told as those of failed connects are. */
 static __always_inline void judge(const struct exchange *x, struct http_stats *e, __u32 class)
 {
@@ -146,7 +160,7 @@ static __always_inline void judge(const struct exchange *x, struct http_stats *e
 static __always_inline void answered(struct exchange *x, __u32 class)
 {
 	struct http_stats *e = http_stats_of(x->endpoint, x->service);
-	struct http_stats *s = http_stats_of(0, x->service);
+	struct http_stats *s = http_stats_of(0, x->service), *c = caller_stats_of(x);
 	__u64 us = (bpf_ktime_get_ns() - x->asked_ns) / 1000, i = class;
 
 	x->asked_ns = 0;
@@ -156,6 +170,10 @@ static __always_inline void answered(struct exchange *x, __u32 class)
 	if (s) {
 		add(&s->classes[i], 1);
 		observe(&s->time, us);
+	}
+	if (c) {
+		add(&c->classes[i], 1);
+		observe(&c->time, us);
 	}
 	if (e) {
 		add(&e->classes[i], 1);
@@ -170,17 +188,20 @@ static __always_inline void answered(struct exchange *x, __u32 class)
 
 static __always_inline void answered_many(struct exchange *x, __u64 tally)
 {
-	struct http_stats *e, *s;
+	struct http_stats *e, *s, *c;
 
 	if (!tally)
 		return;
 	e = http_stats_of(x->endpoint, x->service);
 	s = http_stats_of(0, x->service);
+	c = caller_stats_of(x);
 	for (int class = 0; class < HTTP_CLASSES; class++) {
 		__u64 n = tally >> TALLY_BITS * class & ((1 << TALLY_BITS) - 1);
 
 		if (n && s)
 			add(&s->classes[class], n);
+		if (n && c)
+			add(&c->classes[class], n);
 		if (n && e)
 			add(&e->classes[class], n);
 	}

@@ -59,6 +59,9 @@ SHARED(task_connections_v1, __u64, 8192);
 SHARED(endpoint_stats_v1, struct endpoint_stats, 1);
 SHARED(service_stats_v1, struct service_stats, 1);
 MAP(strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
+/* Who moved the bytes of endpoint_stats_v1, written once at a connection's end.
+ * LRU: what one counted since it was read last goes with it. */
+MAP(caller_bytes_v1, BPF_MAP_TYPE_LRU_HASH, struct caller_key, struct caller_bytes, 8192);
 MAP(turns_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u32, 1);
 MAP(outcomes_v2, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, OUTCOME_COUNT);
 /* Who is let through to the forwarder's listener, from SYN to accept. LRU: what

@@ -271,8 +271,23 @@ static __always_inline bool peer_finished(struct bpf_sock_ops *ops)
 	return tp && (*(volatile unsigned long *)&tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & (1UL << SOCK_DONE));
 }
 
+static __always_inline void count_for_caller(const struct connection *c, __u64 sent, __u64 received)
+{
+	struct caller_key key = { .task = c->task, .service = c->service };
+	struct caller_bytes *b = bpf_map_lookup_elem(&caller_bytes_v1, &key), none = {};
+
+	if (!b) {
+		bpf_map_update_elem(&caller_bytes_v1, &key, &none, BPF_NOEXIST);
+		b = bpf_map_lookup_elem(&caller_bytes_v1, &key);
+	}
+	if (b) {
+		add(&b->sent, sent);
+		add(&b->received, received);
+	}
+}
+
 /* bytes_acked counts our SYN and FIN, bytes_received the peer's FIN. */
-static __always_inline void count_bytes(struct bpf_sock_ops *ops, struct endpoint_stats *e)
+static __always_inline void count_bytes(struct bpf_sock_ops *ops, const struct connection *c, struct endpoint_stats *e)
 {
 	__u64 sent = ops->bytes_acked, received = ops->bytes_received;
 	__u32 old = ops->args[0];
@@ -286,6 +301,7 @@ static __always_inline void count_bytes(struct bpf_sock_ops *ops, struct endpoin
 		received--;
 	add(&e->bytes_sent, sent);
 	add(&e->bytes_received, received);
+	count_for_caller(c, sent, received);
 }
 
 static __always_inline void on_close(struct bpf_sock_ops *ops)
@@ -307,7 +323,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 		add(&e->active, -1);
 		add(&e->retransmits, ops->total_retrans);
 		if (c->flags & CONNECTION_ESTABLISHED)
-			count_bytes(ops, e);
+			count_bytes(ops, c, e);
 		else
 			on_failed(ops, c, e);
 	}

@@ -211,6 +211,18 @@ struct endpoint_stats {
 	__u64 struck; /* not 0: some task has strikes against it */
 };
 
+/* A task and a service that it calls. */
+struct caller_key {
+	__u32 task;
+	__u32 service;
+};
+
+/* Payload of the connections that have ended. */
+struct caller_bytes {
+	__u64 sent;
+	__u64 received;
+};
+
 #define HISTOGRAM_BUCKETS 20
 #define HISTOGRAM_SHIFT 4 /* bucket n holds up to 2^(n+4) microseconds; the last one everything above */
 

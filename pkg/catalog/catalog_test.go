@@ -148,6 +148,12 @@ func mutate(v reflect.Value, path string, n *int) (string, bool) {
 			return path, true
 		}
 		*n--
+	case v.Type() == reflect.TypeFor[lb.Owner]():
+		if *n == 0 {
+			v.Set(reflect.ValueOf(lb.NewOwner("service", "cluster")))
+			return path, true
+		}
+		*n--
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			if p, ok := mutate(v.Field(i), path+"."+v.Type().Field(i).Name, n); ok {

@@ -15,6 +15,8 @@ type Status struct {
 	NotReady      []string  `json:"notReady,omitempty"` // what is being waited for; empty: ready
 	Off           time.Time `json:"off,omitzero"`       // since when connectd is off here, by command or attribute; zero: it is on
 
+	Zone string `json:"zone,omitempty"` // this node's availability zone id; "": none, and no preference for one
+
 	Config    Config        `json:"config"`
 	Catalog   []CatalogFile `json:"catalog"`
 	Reconcile Reconcile     `json:"reconcile"`

@@ -34,6 +34,18 @@ type connectAdmissionKey struct {
 	Pad       uint32
 }
 
+type connectCallerBytes struct {
+	_        structs.HostLayout
+	Sent     uint64
+	Received uint64
+}
+
+type connectCallerKey struct {
+	_       structs.HostLayout
+	Task    uint32
+	Service uint32
+}
+
 type connectConnection struct {
 	_          structs.HostLayout
 	Vip        connectAddr
@@ -248,6 +260,7 @@ type connectTaskEndpoint struct {
 const (
 	connectMapAdmissionsV1       = "admissions_v1"
 	connectMapAvoidsV1           = "avoids_v1"
+	connectMapCallerBytesV1      = "caller_bytes_v1"
 	connectMapConnectionsV1      = "connections_v1"
 	connectMapDatagramsV1        = "datagrams_v1"
 	connectMapEndpointStatsV1    = "endpoint_stats_v1"
@@ -356,6 +369,7 @@ type connectProgramSpecs struct {
 type connectMapSpecs struct {
 	AdmissionsV1      *ebpf.MapSpec `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.MapSpec `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.MapSpec `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.MapSpec `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.MapSpec `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
@@ -422,6 +436,7 @@ func (o *connectObjects) Close() error {
 type connectMaps struct {
 	AdmissionsV1      *ebpf.Map `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.Map `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.Map `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.Map `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.Map `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
@@ -451,6 +466,7 @@ func (m *connectMaps) Close() error {
 	return _ConnectClose(
 		m.AdmissionsV1,
 		m.AvoidsV1,
+		m.CallerBytesV1,
 		m.ConnectionsV1,
 		m.DatagramsV1,
 		m.EndpointStatsV1,

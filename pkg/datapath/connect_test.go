@@ -219,7 +219,7 @@ func sockaddr(sa unix.Sockaddr) netip.AddrPort {
 // and what is counted is what happened.
 func TestStateGoes(t *testing.T) {
 	r := newRig(t)
-	web, a := r.w.Host("web"), r.w.Host("a")
+	web, cron, a := r.w.Host("web"), r.w.Host("cron"), r.w.Host("a")
 	a.ServeName("a", at(a.Addr4(), 8080))
 	r.apply(func(d *plan.Desired) {
 		d.Services = []*plan.Service{
@@ -227,7 +227,7 @@ func TestStateGoes(t *testing.T) {
 			service(2, lb.TCP, at(a.Addr4(), 9)),                          // refuses
 			service(3, lb.TCP, at(netip.MustParseAddr("203.0.113.1"), 9)), // no route: fails before the SYN
 		}
-		d.Tasks = []*plan.Task{r.task(web, 1)}
+		d.Tasks = []*plan.Task{r.task(web, 1), r.task(cron, 2)}
 	})
 	for range 5 {
 		if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != "a" {
@@ -239,9 +239,12 @@ func TestStateGoes(t *testing.T) {
 			}
 		}
 	}
+	if got := testutil.WhoAnswers(t, cron, "tcp", at(vip4(1), 80)); got != "a" {
+		t.Fatalf("%q answers", got)
+	}
 	r.waitIdle()
 	for id, want := range map[lb.EndpointID]connectEndpointStats{
-		101: {Opened: 5, Established: 5},
+		101: {Opened: 6, Established: 6},
 		201: {Opened: 5, Failed: 5, Struck: 1},
 		301: {Failed: 5},
 	} {
@@ -250,6 +253,13 @@ func TestStateGoes(t *testing.T) {
 		if got != want {
 			t.Errorf("endpoint %d: counted %+v, want %+v", id, got, want)
 		}
+	}
+	all := r.dp.Endpoint(101)
+	callers, err := r.dp.CallerBytes()
+	one := callers[Caller{2, 1}] // each connection moves the same
+	if err != nil || len(callers) != 2 || one.Received == 0 ||
+		callers[Caller{1, 1}] != (Bytes{5 * one.Sent, 5 * one.Received}) || all.Sent != 6*one.Sent || all.Received != 6*one.Received {
+		t.Errorf("bytes by caller %v (%v), of the endpoint %d and %d", callers, err, all.Sent, all.Received)
 	}
 	if n := r.dp.shared.services[2].Failures[connectFailureFAILURE_REFUSED]; n != 5 {
 		t.Errorf("%d refused connects counted, want 5", n)

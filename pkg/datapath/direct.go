@@ -34,7 +34,7 @@ var directHooks = []hook{
 
 // httpMaps are those of the direct programs alone. They stay over a restart,
 // so that connections are followed on.
-var httpMaps = []string{"exchanges_v1", "heads_v1", "http_stats_v1", "http_strikes_v1"}
+var httpMaps = []string{"exchanges_v1", "heads_v1", "http_stats_v1", "http_callers_v1", "http_strikes_v1"}
 
 // HTTPCounters are what was read of HTTP in mode direct.
 type HTTPCounters struct {
@@ -195,10 +195,7 @@ func (d *Datapath) HTTP() (map[lb.ServiceID]HTTPCounters, map[lb.EndpointID]HTTP
 		if err != nil {
 			return nil, nil, fmt.Errorf("read HTTP counters: %w", err)
 		}
-		v := &e.value
-		c := HTTPCounters{Classes: v.Classes, LeftOut: v.LeftOut, Time: Histogram{
-			Buckets: append([]uint64(nil), v.Time.Buckets[:]...), Sum: time.Duration(v.Time.SumUs) * time.Microsecond,
-		}}
+		c := httpCounters(&e.value)
 		if e.key.Endpoint == 0 {
 			services[lb.ServiceID(e.key.Service)] = c
 		} else {
@@ -206,6 +203,29 @@ func (d *Datapath) HTTP() (map[lb.ServiceID]HTTPCounters, map[lb.EndpointID]HTTP
 		}
 	}
 	return services, endpoints, nil
+}
+
+// HTTPCallers are the same by caller, as CallerBytes: there is room for 4,096.
+func (d *Datapath) HTTPCallers() (map[Caller]HTTPCounters, error) {
+	d.direct.mu.RLock()
+	defer d.direct.mu.RUnlock()
+	if d.direct.coll == nil {
+		return nil, nil
+	}
+	out := make(map[Caller]HTTPCounters)
+	for e, err := range all[connectCallerKey, directHttpStats](d.direct.coll.Maps["http_callers_v1"]) {
+		if err != nil {
+			return nil, fmt.Errorf("read HTTP counters of callers: %w", err)
+		}
+		out[Caller{lb.TaskID(e.key.Task), lb.ServiceID(e.key.Service)}] = httpCounters(&e.value)
+	}
+	return out, nil
+}
+
+func httpCounters(v *directHttpStats) HTTPCounters {
+	return HTTPCounters{Classes: v.Classes, LeftOut: v.LeftOut, Time: Histogram{
+		Buckets: append([]uint64(nil), v.Time.Buckets[:]...), Sum: time.Duration(v.Time.SumUs) * time.Microsecond,
+	}}
 }
 
 // forgetHTTP deletes the counters of an id that is given to another; endpoint 0

@@ -94,6 +94,7 @@ const (
 const (
 	directMapAdmissionsV1        = "admissions_v1"
 	directMapAvoidsV1            = "avoids_v1"
+	directMapCallerBytesV1       = "caller_bytes_v1"
 	directMapConnectionsV1       = "connections_v1"
 	directMapDatagramsV1         = "datagrams_v1"
 	directMapEndpointStatsV1     = "endpoint_stats_v1"
@@ -104,6 +105,7 @@ const (
 	directMapFrontendsV1         = "frontends_v1"
 	directMapHeadsV1             = "heads_v1"
 	directMapHeartbeatsV1        = "heartbeats_v1"
+	directMapHttpCallersV1       = "http_callers_v1"
 	directMapHttpStatsV1         = "http_stats_v1"
 	directMapHttpStrikesV1       = "http_strikes_v1"
 	directMapLearnedV1           = "learned_v1"
@@ -193,6 +195,7 @@ type directProgramSpecs struct {
 type directMapSpecs struct {
 	AdmissionsV1      *ebpf.MapSpec `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.MapSpec `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.MapSpec `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.MapSpec `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.MapSpec `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
@@ -203,6 +206,7 @@ type directMapSpecs struct {
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.MapSpec `ebpf:"heads_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
+	HttpCallersV1     *ebpf.MapSpec `ebpf:"http_callers_v1"`
 	HttpStatsV1       *ebpf.MapSpec `ebpf:"http_stats_v1"`
 	HttpStrikesV1     *ebpf.MapSpec `ebpf:"http_strikes_v1"`
 	LearnedV1         *ebpf.MapSpec `ebpf:"learned_v1"`
@@ -264,6 +268,7 @@ func (o *directObjects) Close() error {
 type directMaps struct {
 	AdmissionsV1      *ebpf.Map `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.Map `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.Map `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.Map `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.Map `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
@@ -274,6 +279,7 @@ type directMaps struct {
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.Map `ebpf:"heads_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
+	HttpCallersV1     *ebpf.Map `ebpf:"http_callers_v1"`
 	HttpStatsV1       *ebpf.Map `ebpf:"http_stats_v1"`
 	HttpStrikesV1     *ebpf.Map `ebpf:"http_strikes_v1"`
 	LearnedV1         *ebpf.Map `ebpf:"learned_v1"`
@@ -297,6 +303,7 @@ func (m *directMaps) Close() error {
 	return _DirectClose(
 		m.AdmissionsV1,
 		m.AvoidsV1,
+		m.CallerBytesV1,
 		m.ConnectionsV1,
 		m.DatagramsV1,
 		m.EndpointStatsV1,
@@ -307,6 +314,7 @@ func (m *directMaps) Close() error {
 		m.FrontendsV1,
 		m.HeadsV1,
 		m.HeartbeatsV1,
+		m.HttpCallersV1,
 		m.HttpStatsV1,
 		m.HttpStrikesV1,
 		m.LearnedV1,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +65,14 @@ func (r *directRig) counted() HTTPCounters {
 	s, e := services[1], endpoints[101]
 	if s.Classes != e.Classes {
 		r.tb.Errorf("service %v, endpoint %v", s.Classes, e.Classes)
+	}
+	callers, err := r.dp.HTTPCallers()
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	c := callers[Caller{7, 1}]
+	if c.Classes != s.Classes || c.Time.Sum != s.Time.Sum || s.Time.Sum > 0 && !slices.Equal(c.Time.Buckets, s.Time.Buckets) {
+		r.tb.Errorf("callers %v, service %v", callers, s)
 	}
 	return s
 }

@@ -18,6 +18,7 @@ import (
 const (
 	forwardMapAdmissionsV1       = "admissions_v1"
 	forwardMapAvoidsV1           = "avoids_v1"
+	forwardMapCallerBytesV1      = "caller_bytes_v1"
 	forwardMapConnectionsV1      = "connections_v1"
 	forwardMapDatagramsV1        = "datagrams_v1"
 	forwardMapEndpointStatsV1    = "endpoint_stats_v1"
@@ -107,6 +108,7 @@ type forwardProgramSpecs struct {
 type forwardMapSpecs struct {
 	AdmissionsV1      *ebpf.MapSpec `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.MapSpec `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.MapSpec `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.MapSpec `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.MapSpec `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
@@ -172,6 +174,7 @@ func (o *forwardObjects) Close() error {
 type forwardMaps struct {
 	AdmissionsV1      *ebpf.Map `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.Map `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.Map `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.Map `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.Map `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
@@ -201,6 +204,7 @@ func (m *forwardMaps) Close() error {
 	return _ForwardClose(
 		m.AdmissionsV1,
 		m.AvoidsV1,
+		m.CallerBytesV1,
 		m.ConnectionsV1,
 		m.DatagramsV1,
 		m.EndpointStatsV1,

@@ -257,7 +257,7 @@ func TestForwardedIsNoEndpoints(t *testing.T) {
 	c, from := dial(t, web, vip)
 	s := k.arrives(t, from, vip)
 	k.isFrom(t, s, task.ID)
-	if live, err := r.dp.LiveBytes(100, in); err != nil || len(live) != 0 {
+	if live, _, err := r.dp.LiveBytes(100, in); err != nil || len(live) != 0 {
 		t.Errorf("live bytes %v (%v), want none", live, err)
 	}
 	if got, err := r.dp.Terminate([]lb.EndpointID{0, 101, 102}, in); err != nil || got != (Terminated{}) {

@@ -51,7 +51,7 @@ func TestTerminate(t *testing.T) {
 	}
 	in := func(c uint64) (*netns.Handle, bool) { return web.NS(), c == cookie }
 
-	live, err := r.dp.LiveBytes(100, in)
+	live, _, err := r.dp.LiveBytes(100, in)
 	if err != nil || live[101].Received == 0 {
 		t.Errorf("live bytes %v (%v), want some received from endpoint 101", live, err)
 	}

@@ -187,11 +187,11 @@ func TestLiveBytesLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	live, err := r.dp.LiveBytes(4, func(uint64) (*netns.Handle, bool) { return web.NS(), true })
+	live, _, err := r.dp.LiveBytes(4, func(uint64) (*netns.Handle, bool) { return web.NS(), true })
 	if err != nil || live[101].Received < 4 {
 		t.Errorf("live bytes %+v (%v)", live, err)
 	}
-	all, _ := r.dp.LiveBytes(1000, func(uint64) (*netns.Handle, bool) { return web.NS(), true })
+	all, _, _ := r.dp.LiveBytes(1000, func(uint64) (*netns.Handle, bool) { return web.NS(), true })
 	if live[101] != all[101] {
 		t.Errorf("within the limit %+v, of %+v", live[101], all[101])
 	}

@@ -35,6 +35,7 @@ const (
 	serveMapAcceptedV1         = "accepted_v1"
 	serveMapAdmissionsV1       = "admissions_v1"
 	serveMapAvoidsV1           = "avoids_v1"
+	serveMapCallerBytesV1      = "caller_bytes_v1"
 	serveMapConnectionsV1      = "connections_v1"
 	serveMapDatagramsV1        = "datagrams_v1"
 	serveMapEndpointStatsV1    = "endpoint_stats_v1"
@@ -121,6 +122,7 @@ type serveMapSpecs struct {
 	AcceptedV1        *ebpf.MapSpec `ebpf:"accepted_v1"`
 	AdmissionsV1      *ebpf.MapSpec `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.MapSpec `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.MapSpec `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.MapSpec `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.MapSpec `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
@@ -183,6 +185,7 @@ type serveMaps struct {
 	AcceptedV1        *ebpf.Map `ebpf:"accepted_v1"`
 	AdmissionsV1      *ebpf.Map `ebpf:"admissions_v1"`
 	AvoidsV1          *ebpf.Map `ebpf:"avoids_v1"`
+	CallerBytesV1     *ebpf.Map `ebpf:"caller_bytes_v1"`
 	ConnectionsV1     *ebpf.Map `ebpf:"connections_v1"`
 	DatagramsV1       *ebpf.Map `ebpf:"datagrams_v1"`
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
@@ -214,6 +217,7 @@ func (m *serveMaps) Close() error {
 		m.AcceptedV1,
 		m.AdmissionsV1,
 		m.AvoidsV1,
+		m.CallerBytesV1,
 		m.ConnectionsV1,
 		m.DatagramsV1,
 		m.EndpointStatsV1,

@@ -94,13 +94,22 @@ func families(id diagID) []bool {
 	return []bool{false}
 }
 
-// Bytes are what the live connections of one endpoint have moved so far.
+// Bytes are payload that connections have moved.
 type Bytes struct{ Sent, Received uint64 }
 
-// LiveBytes adds up the live TCP connections per endpoint, at most limit of
-// them: each costs a request to the kernel.
-func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes, error) {
-	out := make(map[lb.EndpointID]Bytes)
+// Plus returns the sum.
+func (b Bytes) Plus(o Bytes) Bytes { return Bytes{b.Sent + o.Sent, b.Received + o.Received} }
+
+// Caller is a task and a service that it calls.
+type Caller struct {
+	Task    lb.TaskID
+	Service lb.ServiceID
+}
+
+// LiveBytes adds up the live TCP connections per endpoint and per caller, at
+// most limit of them: each costs a request to the kernel.
+func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes, map[Caller]Bytes, error) {
+	out, callers := make(map[lb.EndpointID]Bytes), make(map[Caller]Bytes)
 	err := d.eachConnection(in, func(c *connectConnection) bool {
 		if c.Protocol != uint8(lb.TCP) || c.Flags&connectionEstablished == 0 || c.Endpoint == 0 {
 			return false
@@ -113,12 +122,27 @@ func (d *Datapath) LiveBytes(limit int, in Namespaces) (map[lb.EndpointID]Bytes,
 		}
 		live, err := diag.bytesOf(id)
 		if live != nil {
-			b := out[lb.EndpointID(c.Endpoint)]
-			out[lb.EndpointID(c.Endpoint)] = Bytes{b.Sent + live.Sent, b.Received + live.Received}
+			e, by := lb.EndpointID(c.Endpoint), Caller{lb.TaskID(c.Task), lb.ServiceID(c.Service)}
+			out[e] = out[e].Plus(*live)
+			callers[by] = callers[by].Plus(*live)
 		}
 		return err
 	})
-	return out, err
+	return out, callers, err
+}
+
+// CallerBytes is what the ended TCP connections of each caller have moved. A
+// caller's count goes on under its ids when another has them, and begins anew
+// when it was not called for long: there is room for 8,192.
+func (d *Datapath) CallerBytes() (map[Caller]Bytes, error) {
+	out := make(map[Caller]Bytes)
+	for e, err := range all[connectCallerKey, connectCallerBytes](d.objs.CallerBytesV1) {
+		if err != nil {
+			return nil, fmt.Errorf("read bytes of callers: %w", err)
+		}
+		out[Caller{lb.TaskID(e.key.Task), lb.ServiceID(e.key.Service)}] = Bytes{e.value.Sent, e.value.Received}
+	}
+	return out, nil
 }
 
 // sweepShare is how many sweeps it takes to ask for every connection that

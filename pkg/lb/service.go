@@ -118,6 +118,7 @@ type Endpoint struct {
 	Draining bool           // no new connections but as a last resort
 	Declared Declared       // what its own side says of it
 	Task     string         // local task that serves it, which it is probed from; "" is none
+	Owner    Owner          `json:",omitzero"` // ECS service that serves it, as far as is known
 }
 
 // LoadBalancing is how a service spreads connections.

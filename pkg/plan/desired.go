@@ -99,6 +99,7 @@ type Task struct {
 	Scope   [lb.MaxNamespaces / 64]uint64 // bit NamespaceID is set for each namespace it may reach
 	HashKey uint32                        // source hash key: a hash of Name, the same on every run
 	Avoid   []lb.EndpointID               // ejected for this task alone, sorted
+	Owner   lb.Owner                      // of Task.ECS
 	// Ready says that all the task serves was exposed to clients at once, now
 	// or earlier in its life; one that serves nothing is ready. Sources list
 	// what a task serves no later than the task itself, or it is ready too soon.

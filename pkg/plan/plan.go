@@ -18,8 +18,8 @@ import (
 // entries, and entry 0 names nobody.
 const maxTasks = 8191
 
-// Config is what a Planner must know of the node. Changing it takes a new
-// Planner made from the old one's Snapshot.
+// Config is what a Planner must know of the node. Changing more of it than the
+// zone takes a new Planner made from the old one's Snapshot.
 type Config struct {
 	VIP4 netip.Prefix // /8 to /27; default 127.254.0.0/16
 	VIP6 netip.Prefix // a /64; default fd63:6f6e:6e65:6374::/64
@@ -143,6 +143,17 @@ func (p *Planner) SetTasks(tasks []lb.Task) {
 	p.tasksKnown = true
 	p.tasksDirty = true
 	p.stirred = true
+}
+
+// SetZone replaces Config.Zone.
+func (p *Planner) SetZone(zone string) {
+	if zone == p.cfg.Zone {
+		return
+	}
+	p.cfg.Zone = zone
+	for _, r := range p.records {
+		p.touch(r)
+	}
 }
 
 // Step plans for what is known at now, which should carry a monotonic clock

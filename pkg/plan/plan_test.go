@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -47,6 +48,43 @@ func TestUnchangedIsShared(t *testing.T) {
 	}
 	if !Diff(second, third).Empty() {
 		t.Error("equal content is a difference to write")
+	}
+}
+
+// TestSetZone: a zone that is told later makes the plan that it would have made,
+// whether a catalog is there or not, and the same zone makes none.
+func TestSetZone(t *testing.T) {
+	const text = "prod/%[1]s alias=%[1]s:80\n 10.0.%[2]d.1:80 zone=a\n 10.0.%[2]d.2:80 zone=b\n 10.0.%[2]d.3:80 zone=a\n 10.0.%[2]d.4:80 zone=b\n"
+	catalog := parseCatalog(t, fmt.Sprintf(text, "x", 1)+fmt.Sprintf(text, "y", 2))
+	slots := func(d *Desired) (out [][]lb.EndpointID) {
+		for _, s := range d.Services {
+			out = append(out, s.SlotsV4)
+		}
+		return out
+	}
+	first := mustNew(t, Config{Zone: "b"}, nil)
+	first.SetCatalog(catalog)
+	want := slots(first.Step(epoch))
+	for _, early := range []bool{true, false} {
+		p := mustNew(t, Config{}, nil)
+		if early {
+			p.Step(epoch)
+			p.SetZone("b")
+		}
+		p.SetCatalog(catalog)
+		before := p.Step(epoch)
+		if early == slices.EqualFunc(slots(before), want, slices.Equal) {
+			p.SetZone("b")
+		} else {
+			t.Errorf("told early %v: the first plan has slots %v", early, slots(before)[0])
+		}
+		after := p.Step(epoch)
+		if got := slots(after); !slices.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("told early %v: slots %v, want %v", early, got[0], want[0])
+		}
+		if p.SetZone("b"); p.Step(epoch) != after {
+			t.Error("the same zone made a plan")
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func (p *Planner) planTasks(next *Desired) []*Task {
 		if t == nil {
 			continue
 		}
-		task := Task{Task: *in, ID: t.id, HashKey: taskHashKey(in.Name), Avoid: avoid[t.id], Ready: p.isReady(t, next.Serves(in.Name))}
+		task := Task{Task: *in, ID: t.id, HashKey: taskHashKey(in.Name), Avoid: avoid[t.id], Owner: in.ECS.Owner(), Ready: p.isReady(t, next.Serves(in.Name))}
 		for _, name := range in.Namespaces {
 			if ns := p.namespaces[name]; ns != nil {
 				task.Scope[ns.id/64] |= 1 << (ns.id % 64)

@@ -59,7 +59,9 @@ func (x *exchange) leave(f route.Failure, answered bool) {
 	if answered {
 		status = x.answer.Status
 	}
-	e.Counters.Done(status, -1, time.Duration(x.l.clock()-x.tryBegan), x.body.bytes, x.reply.bytes)
+	took := time.Duration(x.l.clock() - x.tryBegan)
+	e.Counters.Done(status, -1, took, x.body.bytes, x.reply.bytes)
+	x.route.State.Caller(x.task).Done(status, -1, took, 0, 0)
 	switch {
 	case answered && f == route.NoFailure && status < 500:
 		x.l.p.judge(x.task.ID, e, true)
@@ -85,6 +87,7 @@ func (x *exchange) account(end ending) {
 	}
 	s := x.route.State
 	s.Counters.Done(status, -1, took, x.body.bytes, x.reply.bytes)
+	s.Ended(x.task, x.server, x.body.bytes, x.reply.bytes)
 	if x.reason != "" {
 		x.l.p.refused(x.reason)
 	}

@@ -58,6 +58,7 @@ type exchange struct {
 	freed    bool            // a try was on a connection that died in its pool; the others are on new ones
 	endpoint *route.Endpoint // of the present try
 	host     netip.AddrPort  // of the latest try
+	server   *route.Server   // the same
 	tryBegan int64
 	headAt   int64 // when the response head came
 
@@ -145,7 +146,7 @@ func (x *exchange) reset() {
 	x.stale, x.deaf, x.tunnelled, x.pooled, x.freed, x.ours = false, false, false, false, false, false
 	x.head.Size, x.headLen, x.retries = 0, 0, 0
 	x.host = netip.AddrPort{}
-	x.route, x.task, x.endpoint = nil, nil, nil
+	x.route, x.task, x.endpoint, x.server = nil, nil, nil, nil
 	x.tries, x.informed, x.status, x.reason, x.stop = 0, 0, 0, "", stopNone
 	x.headAt = 0
 	clear(x.choice.Tried)

@@ -164,7 +164,9 @@ func (q *h2Request) leave(f route.Failure, status int) {
 	}
 	q.endpoint = nil
 	e.InFlight.Add(-1)
-	e.Counters.Done(status, q.x.GRPCStatus, time.Duration(q.l.clock()-q.tryBegan), q.x.Received, q.x.Sent)
+	took := time.Duration(q.l.clock() - q.tryBegan)
+	e.Counters.Done(status, q.x.GRPCStatus, took, q.x.Received, q.x.Sent)
+	q.route.State.Caller(q.task).Done(status, -1, took, 0, 0)
 	switch {
 	case f == route.RefusedStream || f == route.Unsent || q.ours:
 	case f != route.NoFailure || status >= 500 || q.x.GRPCStatus == grpcUnavailable:
@@ -204,6 +206,11 @@ func (l *loop) Done(x *h2.Exchange) {
 	s := q.route.State
 	took := time.Duration(l.clock() - q.start)
 	s.Counters.Done(x.Status, x.GRPCStatus, took, x.Received, x.Sent)
+	var server *route.Server
+	if q.host != nil {
+		server = q.host.Server()
+	}
+	s.Ended(q.task, server, x.Received, x.Sent)
 	if q.reason == reasonTimeout {
 		s.Timeouts.Add(1)
 	}

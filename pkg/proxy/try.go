@@ -12,7 +12,7 @@ import (
 // try sends the request to an endpoint and reads the head of what it answers.
 // answered says that there is one, be it a 503.
 func (x *exchange) try(e *route.Endpoint) (f route.Failure, answered bool) {
-	x.endpoint, x.host, x.tryBegan, x.sent = e, e.Address, x.l.now, 0
+	x.endpoint, x.host, x.server, x.tryBegan, x.sent = e, e.Address, e.Server(), x.l.now, 0
 	x.resp, x.respScan = x.resp[:0], 0
 	e.InFlight.Add(1)
 	x.tries++

@@ -58,7 +58,7 @@ func (k kernel) Close() error { return nil }
 // newWorld starts a forwarder for one service with the endpoints.
 func newWorld(tb testing.TB, endpoints ...string) *world {
 	tb.Helper()
-	w := &world{TB: tb, task: &plan.Task{Task: lb.Task{Name: "web"}, ID: 1, Scope: [4]uint64{1}}}
+	w := &world{TB: tb, task: &plan.Task{Task: lb.Task{Name: "web"}, ID: 1, Scope: [4]uint64{1}, Owner: lb.NewOwner("web", "shop")}}
 	home, err := netns.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		tb.Fatal(err)
@@ -119,7 +119,7 @@ func (w *world) publish(endpoints ...string) {
 	spec := w.spec
 	s := &plan.Service{Service: &spec, ID: 1, Names: []plan.Name{{DNSName: "orders", V4: w.vip.Addr(), Ports: []uint16{w.vip.Port()}}}}
 	for i, e := range endpoints {
-		ep := plan.Endpoint{Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort(e), Weight: 1}, ID: lb.EndpointID(1 + i)}
+		ep := plan.Endpoint{Endpoint: lb.Endpoint{Address: netip.MustParseAddrPort(e), Weight: 1, Owner: lb.NewOwner(fmt.Sprint("server-", 1+i), "shop")}, ID: lb.EndpointID(1 + i)}
 		s.Endpoints = append(s.Endpoints, ep)
 		s.SlotsV4 = append(s.SlotsV4, ep.ID)
 	}

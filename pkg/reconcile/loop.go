@@ -127,6 +127,14 @@ func (l *Loop) Drain(ctx context.Context, name lb.ServiceName, addr netip.AddrPo
 	return l.ask(ctx, func(p *plan.Planner) error { return p.Drain(name, addr, on) })
 }
 
+// SetZone tells the planner in which zone the node is. It returns as Drain does.
+func (l *Loop) SetZone(ctx context.Context, zone string) error {
+	return l.ask(ctx, func(p *plan.Planner) error {
+		p.SetZone(zone)
+		return nil
+	})
+}
+
 // Settle returns when what came in before the call is in force, or when the
 // pass that took it failed, with its error.
 func (l *Loop) Settle(ctx context.Context) error {

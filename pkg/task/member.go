@@ -45,6 +45,7 @@ type member struct {
 	healthy  map[string]bool              // containers whose own check once passed, by id
 	silent   map[netip.AddrPort]time.Time // since when nobody listens at an endpoint
 	leaving  bool                         // with its node
+	zone     string                       // of its node
 	seen     []docker.Container
 	due      time.Time     // when to look again with nothing new
 	pause    time.Duration // before that

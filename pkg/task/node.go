@@ -52,7 +52,7 @@ type NodeParams struct {
 	Containers func() (list []docker.Container, known bool)
 	Lookup     Lookup                    // nil: nothing can be looked up
 	Address    func() (Addresses, error) // of the node
-	Zone       string                    // availability zone id of the node
+	Zone       string                    // availability zone id of the node, "" is unknown
 	Same       func(a, b *lb.Service) bool
 	Memory     string        // file that keeps the containers for the next start; "" is none
 	Changed    func()        // Tasks, Services or Problems return something new
@@ -77,6 +77,7 @@ type Node struct {
 	mu      sync.Mutex
 	policy  join.Policy
 	leaving bool // the node is going away: all that is served drains
+	zone    string
 	seen    snapshot
 }
 
@@ -103,7 +104,7 @@ type Problem struct {
 // NewNode returns a Node that knows no task until Run. It reads what an earlier
 // one has remembered.
 func NewNode(p NodeParams) *Node {
-	n := &Node{NodeParams: p, wake: make(chan struct{}, 1), members: map[string]*member{}, told: map[Problem]bool{}, found: make(chan struct{})}
+	n := &Node{NodeParams: p, wake: make(chan struct{}, 1), members: map[string]*member{}, told: map[Problem]bool{}, found: make(chan struct{}), zone: p.Zone}
 	n.recall()
 	return n
 }
@@ -124,6 +125,14 @@ func (n *Node) SetPolicy(p join.Policy) {
 func (n *Node) SetLeaving(leaving bool) {
 	n.mu.Lock()
 	n.leaving = leaving
+	n.mu.Unlock()
+	n.Look()
+}
+
+// SetZone replaces NodeParams.Zone.
+func (n *Node) SetZone(zone string) {
+	n.mu.Lock()
+	n.zone = zone
 	n.mu.Unlock()
 	n.Look()
 }
@@ -174,7 +183,7 @@ func (n *Node) refresh(now time.Time) (changed bool, next time.Time) {
 		}
 	}
 	n.mu.Lock()
-	policy, leaving := n.policy, n.leaving
+	policy, leaving, zone := n.policy, n.leaving, n.zone
 	n.mu.Unlock()
 	rest := max(restInterval, time.Duration(len(groups))*time.Second/looksPerSecond)
 	for arn, containers := range groups {
@@ -183,8 +192,8 @@ func (n *Node) refresh(now time.Time) (changed bool, next time.Time) {
 			m = newMember(arn, containers)
 			n.members[arn] = m
 		}
-		if m.leaving != leaving {
-			m.leaving, m.due = leaving, now
+		if m.leaving != leaving || m.zone != zone {
+			m.leaving, m.zone, m.due = leaving, zone, now
 		}
 		if m.isDue(containers, policy, now) {
 			settled := m.update(n, containers, policy, now)

@@ -171,6 +171,10 @@ func TestNodeServes(t *testing.T) {
 	if e := part.Endpoints[0]; e.Task != "orders/dddd1" || e.Zone != "use1-az1" || e.Weight != 1 {
 		t.Errorf("endpoint is %+v", e)
 	}
+	i.SetZone("use1-az2")
+	if changed, _ := i.look(0); !changed || i.Services()[0].Endpoints[0].Zone != "use1-az2" {
+		t.Errorf("the node's zone is another: changed %v, endpoint %+v", changed, i.Services()[0].Endpoints[0])
+	}
 	l.Close()
 	i.look(time.Minute)
 	i.wantServed(at + "pending")

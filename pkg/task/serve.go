@@ -69,7 +69,7 @@ func (m *member) endpoints(n *Node, s *join.Service, spots []*spot, now time.Tim
 		m.inner[a] = s.Port.ContainerPort
 		m.reachProblem(s, reach, m.silentFor(a, reach, now) >= listenGrace)
 		out = append(out, lb.Endpoint{
-			Address: a, Zone: n.Zone, Weight: 1, Task: p.task.Name,
+			Address: a, Zone: m.zone, Weight: 1, Task: p.task.Name, Owner: m.ecs.Owner(),
 			Draining: m.leaving || !m.draining.IsZero(), Declared: m.declare(s, c, reach),
 		})
 	}

@@ -213,7 +213,7 @@ func (s *Static) tasks() []lb.Task {
 func sameTask(a, b lb.Task) bool {
 	return a.Name == b.Name && a.NetnsCookie == b.NetnsCookie && a.CgroupID == b.CgroupID && a.CgroupLevel == b.CgroupLevel &&
 		a.NetnsPath == b.NetnsPath && slices.Equal(a.HostsFiles, b.HostsFiles) && a.ResolvConf == b.ResolvConf && slices.Equal(a.Namespaces, b.Namespaces) &&
-		slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search)
+		slices.Equal(a.Resolvers, b.Resolvers) && slices.Equal(a.Search, b.Search) && a.ECS == b.ECS
 }
 
 // Problems returns why clients are no tasks, by name.

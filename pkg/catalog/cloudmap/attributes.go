@@ -59,6 +59,11 @@ type instance struct {
 	State    string     `json:"state"`
 	Weight   uint16     `json:"weight"`
 
+	// Who serves it, of instances that were read: what this node writes has its
+	// own in publication.
+	ECSService string `json:"ecsService,omitzero"`
+	Cluster    string `json:"cluster,omitzero"`
+
 	// The following are of instances that a connectd registered.
 	Node     string           `json:"node,omitzero"`
 	Task     string           `json:"task,omitzero"`
@@ -108,6 +113,7 @@ func decodeInstance(id string, attrs map[string]string, health sdtypes.HealthSta
 	r := reader{attrs: attrs}
 	in = instance{
 		ID: id, Node: attrs[attrNode], Task: attrs[attrTask], Zone: attrs[attrZone], ZoneName: attrs[attrZoneName],
+		ECSService: attrs[attrService], Cluster: attrs[attrCluster],
 		Settings: attrs[attrSettings], Share: -1, UDP: attrs[attrProtocol] == lb.UDP.String(), State: stateHealthy,
 		Weight:   uint16(r.number(attrWeight, 1, lb.MaxWeight, 1)),
 		Since:    int64(r.number(attrSince, 0, maxNumber, 0)),

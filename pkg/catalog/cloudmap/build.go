@@ -226,7 +226,8 @@ func (m *mix) add(o *origin, in *instance) {
 		used = true
 		m.ports[at] = true
 		d, draining := in.declared()
-		e := lb.Endpoint{Address: at, Zone: cmp.Or(in.Zone, m.s.zoneIDs[in.ZoneName]), Weight: in.Weight, Declared: d, Draining: draining}
+		e := lb.Endpoint{Address: at, Zone: cmp.Or(in.Zone, m.s.zoneIDs[in.ZoneName]), Weight: in.Weight, Declared: d, Draining: draining,
+			Owner: lb.NewOwner(in.ECSService, in.Cluster)}
 		if in.Node != "" {
 			m.ours = append(m.ours, e)
 		} else {

@@ -18,14 +18,15 @@ func fullInstance() instance {
 	return instance{
 		ID: "t1-8080", V4: netip.MustParseAddr("10.0.0.1"), V6: netip.MustParseAddr("fd00::1"), Port: 8080, ZoneName: "us-east-1a",
 		Zone: "use1-az1", State: stateDraining, Weight: 7, Node: "i-1", Task: "arn:aws:ecs:us-east-1:1:task/main/t1", Share: 10, UDP: true,
-		Aliases:  []lb.ClientAlias{{DNSName: "orders", Port: 80}, {DNSName: "orders.corp", Port: 8080}},
+		Aliases:    []lb.ClientAlias{{DNSName: "orders", Port: 80}, {DNSName: "orders.corp", Port: 8080}},
+		ECSService: "orders-v2", Cluster: "main",
 		Settings: `{"appProtocol":"http"}`, Since: 1764331200000, Sequence: 1764331201,
 	}
 }
 
 func TestInstanceRoundTrip(t *testing.T) {
 	in := fullInstance()
-	attrs, err := in.encode("main", "orders", "orders")
+	attrs, err := in.encode("main", "orders-v2", "orders")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,6 +115,32 @@ func (s *Source) Offer(list []Offer, complete bool) {
 	s.nudge()
 }
 
+// SetZone replaces Params.Zone and Params.ZoneID. What is registered is
+// registered anew with them.
+func (s *Source) SetZone(name, id string) {
+	s.mu.Lock()
+	if s.p.Zone == name && s.p.ZoneID == id {
+		s.mu.Unlock()
+		return
+	}
+	s.p.Zone, s.p.ZoneID = name, id
+	if name != "" && id != "" {
+		s.zoneIDs[name] = id
+	}
+	for _, sp := range s.spaces {
+		for _, v := range sp.services {
+			s.dirty[v] = struct{}{}
+		}
+	}
+	s.match()
+	changed := s.publish()
+	s.mu.Unlock()
+	if changed {
+		s.p.Changed()
+	}
+	s.nudge()
+}
+
 // checkOffer says why an offer cannot be registered.
 func (s *Source) checkOffer(o *Offer) (reason string, err error) {
 	switch {

@@ -384,6 +384,7 @@ func (s *Source) adopt(o *origin) {
 			continue
 		}
 		p.In, p.Written, p.Seen = *in, s.p.Now(), true
+		p.In.ECSService, p.In.Cluster = "", ""
 		if in.State == stateDraining {
 			p.Draining = p.Written
 		}

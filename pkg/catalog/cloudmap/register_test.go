@@ -116,6 +116,36 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// TestZone: a node that learns where it is says so of what it has registered,
+// once, and believes itself.
+func TestZone(t *testing.T) {
+	w := newWorld(t, -1)
+	a := w.node("i-a", func(p *Params) { p.Zone, p.ZoneID = "", "" })
+	a.Offer([]Offer{a.offer("t1", "orders")}, true)
+	w.run(time.Minute)
+	zone := func() string {
+		in := w.cloud.Instances(w.ns)["cd--orders"]["t1"]
+		return in[attrZoneName] + " " + in[attrZone]
+	}
+	if got := zone(); got != " " {
+		t.Fatalf("registered in zone %q before it is known", got)
+	}
+	a.SetZone("us-east-1b", "use1-az2")
+	w.run(time.Minute)
+	if got := zone(); got != "us-east-1b use1-az2" {
+		t.Errorf("registered in zone %q", got)
+	}
+	written := len(w.writes())
+	a.SetZone("us-east-1b", "use1-az2")
+	w.run(time.Minute)
+	if got := w.writes()[written:]; len(got) > 0 {
+		t.Errorf("the same zone wrote %s", got)
+	}
+	if a.learnZone("us-east-1b", "use1-az4"); a.zoneIDs["us-east-1b"] != "use1-az2" {
+		t.Errorf("its own zone is %s, as another says", a.zoneIDs["us-east-1b"])
+	}
+}
+
 // TestDamping: a probe that flaps does not write with every flap, and a
 // draining task is not held up by it.
 func TestDamping(t *testing.T) {

@@ -16,11 +16,12 @@ type ledger struct {
 	began bool // the first reading is where counting begins
 }
 
+// rowKey is without the owner: what is known of it later does not make another
+// thing that counts.
 type rowKey struct {
-	side  side
-	key   string
-	name  string
-	owner Owner
+	side side
+	key  string
+	name string
 }
 
 type mark struct {

@@ -74,7 +74,7 @@ func (p *period) served(l *ledger, r *Served, at time.Time) {
 		return
 	}
 	now := r.counts()
-	d := l.grown(rowKey{served, r.Key, r.DiscoveryName, owner}, now, len(now)-1, at)
+	d := l.grown(rowKey{served, r.Key, r.DiscoveryName}, now, len(now)-1, at)
 	p.add(activeConnectionCount, r.DiscoveryName, owner, r.Active)
 	for i, m := range [...]metric{newConnectionCount, requestCount, grpcRequestCount, clientTLSErrors, processedBytes} {
 		p.add(m, r.DiscoveryName, owner, d[i])
@@ -87,7 +87,7 @@ func (p *period) called(l *ledger, r *Called, buckets int, at time.Time) {
 		return
 	}
 	now := r.counts(buckets)
-	d := l.grown(rowKey{called, r.Key, r.DiscoveryName, owner}, now, len(now)-1, at)
+	d := l.grown(rowKey{called, r.Key, r.DiscoveryName}, now, len(now)-1, at)
 	requests, d := d[0], d[1:]
 	for i, m := range [...]metric{targetTLSErrors, target2XX, target3XX, target4XX, target5XX} {
 		p.add(m, r.DiscoveryName, owner, d[i])

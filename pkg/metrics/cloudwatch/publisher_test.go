@@ -97,6 +97,22 @@ func TestValues(t *testing.T) {
 	})
 }
 
+// TestOwnerBecomesKnown: what a row has counted before its owner was known is
+// not counted again, and what comes after is the owner's.
+func TestOwnerBecomesKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		row := Served{Key: "1", DiscoveryName: "orders", Requests: 100}
+		w := start(t, &world{snapshot: Snapshot{Served: []Served{row}}}, only("RequestCount"))
+		row.Requests = 107
+		row.Owner = server
+		w.snapshot = Snapshot{Served: []Served{row}}
+		w.minutes(1)
+		expect(t, "sent", data(w.api.take()),
+			"RequestCount{DiscoveryName=orders} 7 Count",
+			"RequestCount{DiscoveryName=orders,ServiceName=orders-v2,ClusterName=shop} 7 Count")
+	})
+}
+
 // Stamps are a period apart even if calls take their time.
 func TestPeriods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,7 +44,7 @@ type Served struct {
 	// themselves never share one, or a sum that falls looks like a restart.
 	Key           string
 	DiscoveryName string
-	Owner         Owner // of the server
+	Owner         Owner // of the server; what a row grows by is its present owner's
 
 	Active       uint64 // connections open now
 	Connections  uint64 // accepted

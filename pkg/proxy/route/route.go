@@ -35,6 +35,7 @@ type Service struct {
 	Counters
 	Retries  [retryOutcomes]atomic.Uint64
 	Timeouts atomic.Uint64
+	accounts
 
 	turn atomic.Uint32
 }
@@ -48,8 +49,13 @@ type Endpoint struct {
 	InFlight atomic.Int64 // requests
 	Open     atomic.Int64 // connections
 	Counters
-	runs atomic.Int32 // runs of failures, see Runs
+	runs   atomic.Int32 // runs of failures, see Runs
+	server atomic.Pointer[Server]
 }
+
+// Server is where requests to the endpoint are counted, with those to others of
+// its ECS service.
+func (e *Endpoint) Server() *Server { return e.server.Load() }
 
 // active is how much an endpoint has to do.
 func (e *Endpoint) active() uint32 { return uint32(max(0, e.Open.Load(), e.InFlight.Load())) }

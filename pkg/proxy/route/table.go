@@ -19,6 +19,8 @@ type Table struct {
 	vips  vipMap
 	tasks atomic.Pointer[[]*plan.Task] // by id
 
+	room room
+
 	mu        sync.RWMutex // guards what follows
 	planned   *plan.Desired
 	services  map[lb.ServiceName]*entry
@@ -38,6 +40,7 @@ type entry struct {
 // New returns an empty table.
 func New() *Table {
 	t := &Table{
+		room:      room{most: maxAccounts},
 		planned:   &plan.Desired{},
 		services:  make(map[lb.ServiceName]*entry),
 		endpoints: make(map[lb.EndpointID]*Endpoint),
@@ -108,6 +111,7 @@ func (t *Table) Publish(d *plan.Desired) {
 	vips.publish()
 	t.planned = d
 	t.sweep()
+	t.makeRoom(d.Tasks)
 }
 
 // compare says which of two lists, sorted by name, has the next service.
@@ -148,7 +152,7 @@ func (t *Table) publishService(vips *vipEdit, s *plan.Service) {
 		return
 	}
 	if e == nil {
-		e = &entry{state: &Service{Name: s.Name, ID: s.ID}, slot: new(slot)}
+		e = &entry{state: &Service{Name: s.Name, ID: s.ID, accounts: accounts{room: &t.room}}, slot: new(slot)}
 		t.services[s.Name] = e
 	}
 	former := !s.Proxied()
@@ -159,7 +163,7 @@ func (t *Table) publishService(vips *vipEdit, s *plan.Service) {
 		s = withHTTP(s, e.http)
 	}
 	t.leave(e.endpoints)
-	e.endpoints = t.adopt(s)
+	e.endpoints = t.adopt(e.state, s)
 	r := newRoute(e.state, s, e.endpoints)
 	r.Former = former
 	e.slot.route.Store(r)
@@ -190,7 +194,7 @@ func vipsOf(s *plan.Service) []netip.AddrPort {
 
 // adopt returns the endpoints of a service in its order, with what is kept of
 // those that are known.
-func (t *Table) adopt(s *plan.Service) []*Endpoint {
+func (t *Table) adopt(state *Service, s *plan.Service) []*Endpoint {
 	out := make([]*Endpoint, len(s.Endpoints))
 	for i := range s.Endpoints {
 		p := &s.Endpoints[i]
@@ -201,6 +205,7 @@ func (t *Table) adopt(s *plan.Service) []*Endpoint {
 		}
 		delete(t.leaving, e)
 		e.weight.Store(max(1, int64(p.Weight)))
+		e.server.Store(state.server(p.Owner))
 		out[i] = e
 	}
 	return out
@@ -212,6 +217,7 @@ func (t *Table) remove(vips *vipEdit, name lb.ServiceName) {
 		return
 	}
 	delete(t.services, name)
+	e.state.retire()
 	vips.remove(e.vips, e.slot)
 	t.leave(e.endpoints)
 }
