@@ -212,7 +212,7 @@ func (d *daemon) openKernel(c *Config) error {
 	}
 	d.datapath, err = datapath.Open(datapath.Params{
 		Log: d.log.With("component", "datapath"), BPFFS: c.BPFFS, Cgroup: attach,
-		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6,
+		VIP4: c.VIPCIDR, VIP6: c.VIPCIDR6, CountCallers: c.CloudWatch != nil,
 		MaxConnections: uint32(c.Limits.MaxConnections), MaxEndpoints: uint32(c.Limits.MaxEndpoints),
 		MaxServices: uint32(c.Limits.MaxServices), MaxSlots: uint32(c.Limits.MaxSlots),
 	})

@@ -27,5 +27,8 @@ volatile const __u8 has_set_retval;
  * that one task cannot take the tracking away from the others. */
 volatile const __u32 max_task_connections;
 
+/* Whether somebody asks what each task has had of each service. */
+volatile const __u8 count_callers;
+
 /* A forwarder or DNS socket whose loop has not beaten for so long is away. */
 #define HEARTBEAT_NS 2000000000ULL

@@ -125,8 +125,11 @@ static __always_inline struct http_stats *http_stats_of(__u32 endpoint, __u32 se
 static __always_inline struct http_stats *caller_stats_of(const struct exchange *x)
 {
 	struct caller_key key = { .task = x->task, .service = x->service };
-	struct http_stats *s = bpf_map_lookup_elem(&http_callers_v1, &key);
+	struct http_stats *s;
 
+	if (!count_callers)
+		return NULL;
+	s = bpf_map_lookup_elem(&http_callers_v1, &key);
 	if (s)
 		return s;
 	bpf_map_update_elem(&http_callers_v1, &key, (void *)&no_http_stats, BPF_NOEXIST);

@@ -301,7 +301,8 @@ static __always_inline void count_bytes(struct bpf_sock_ops *ops, const struct c
 		received--;
 	add(&e->bytes_sent, sent);
 	add(&e->bytes_received, received);
-	count_for_caller(c, sent, received);
+	if (count_callers)
+		count_for_caller(c, sent, received);
 }
 
 static __always_inline void on_close(struct bpf_sock_ops *ops)

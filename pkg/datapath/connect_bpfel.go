@@ -294,6 +294,7 @@ const (
 	connectProgSendmsg6          = "sendmsg6"
 	connectProgSockOps           = "sock_ops"
 	connectProgSockRelease       = "sock_release"
+	connectVarCountCallers       = "count_callers"
 	connectVarHasSetRetval       = "has_set_retval"
 	connectVarLearnAddr          = "learn_addr"
 	connectVarMaxTaskConnections = "max_task_connections"
@@ -399,6 +400,7 @@ type connectMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectVariableSpecs struct {
+	CountCallers       *ebpf.VariableSpec `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.VariableSpec `ebpf:"has_set_retval"`
 	LearnAddr          *ebpf.VariableSpec `ebpf:"learn_addr"`
 	MaxTaskConnections *ebpf.VariableSpec `ebpf:"max_task_connections"`
@@ -497,6 +499,7 @@ func (m *connectMaps) Close() error {
 //
 // It can be passed to loadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectVariables struct {
+	CountCallers       *ebpf.Variable `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.Variable `ebpf:"has_set_retval"`
 	LearnAddr          *ebpf.Variable `ebpf:"learn_addr"`
 	MaxTaskConnections *ebpf.Variable `ebpf:"max_task_connections"`

@@ -269,6 +269,25 @@ func TestStateGoes(t *testing.T) {
 	}
 }
 
+// TestCallersAreNotCounted: where nobody asks for what callers have had, no
+// connection pays for it.
+func TestCallersAreNotCounted(t *testing.T) {
+	r := newRigWith(t, func(p *Params) { p.CountCallers = false })
+	web, a := r.w.Host("web"), r.w.Host("a")
+	a.ServeName("a", at(a.Addr4(), 8080))
+	r.apply(func(d *plan.Desired) {
+		d.Services = []*plan.Service{service(1, lb.TCP, at(a.Addr4(), 8080))}
+		d.Tasks = []*plan.Task{r.task(web, 1)}
+	})
+	if got := testutil.WhoAnswers(t, web, "tcp", at(vip4(1), 80)); got != "a" {
+		t.Fatalf("%q answers", got)
+	}
+	r.waitIdle()
+	if callers, err := r.dp.CallerBytes(); err != nil || len(callers) != 0 || r.dp.Endpoint(101).Received == 0 {
+		t.Errorf("bytes by caller %v (%v), of the endpoint %d", callers, err, r.dp.Endpoint(101).Received)
+	}
+}
+
 // waitIdle waits until no connection is tracked, counted or charged.
 func (r *rig) waitIdle() {
 	r.tb.Helper()

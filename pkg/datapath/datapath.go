@@ -35,6 +35,8 @@ type Params struct {
 	VIP4   netip.Prefix
 	VIP6   netip.Prefix // a /64
 
+	CountCallers bool // what CallerBytes and HTTPCallers return; a lookup for each connection and response
+
 	MaxConnections uint32 // tracked at once; a quarter of it for one task
 	MaxEndpoints   uint32
 	MaxServices    uint32
@@ -172,7 +174,7 @@ func reserved(vips netip.Prefix, n byte) netip.Addr {
 }
 
 func (p *Params) configure(spec *ebpf.CollectionSpec) error {
-	vars := p.addresses()
+	vars := p.knobs()
 	vars[connectVarLearnAddr] = be32(LearnAddr(p.VIP4).As4())
 	vars[connectVarOwnMark] = uint32(netns.Mark)
 	vars[connectVarHasSetRetval] = boolByte(haveSetRetval())
@@ -195,8 +197,8 @@ func (p *Params) configure(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-// addresses are the load-time knobs that every program has.
-func (p *Params) addresses() map[string]any {
+// knobs are the load-time ones that all programs have.
+func (p *Params) knobs() map[string]any {
 	mask := [4]byte{}
 	for i := range p.VIP4.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
@@ -206,6 +208,8 @@ func (p *Params) addresses() map[string]any {
 		connectVarVip4Net:  be32(p.VIP4.Masked().Addr().As4()),
 		connectVarVip4Mask: be32(mask),
 		connectVarVip6Net:  [2]uint32{be32([4]byte(net6[0:4])), be32([4]byte(net6[4:8]))},
+
+		connectVarCountCallers: boolByte(p.CountCallers),
 	}
 }
 

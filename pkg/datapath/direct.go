@@ -73,7 +73,7 @@ func (d *Datapath) startDirect() error {
 	if err != nil {
 		return err
 	}
-	if err := setVariables(spec, d.params.addresses()); err != nil {
+	if err := setVariables(spec, d.params.knobs()); err != nil {
 		return err
 	}
 	shared := d.objs.usedBy(spec)

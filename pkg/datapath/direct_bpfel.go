@@ -127,6 +127,7 @@ const (
 	directProgHttpIngress        = "http_ingress"
 	directProgHttpSockops        = "http_sockops"
 	directVarByteClass           = "byte_class"
+	directVarCountCallers        = "count_callers"
 	directVarHasSetRetval        = "has_set_retval"
 	directVarLearnAddr           = "learn_addr"
 	directVarMaxTaskConnections  = "max_task_connections"
@@ -231,6 +232,7 @@ type directMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type directVariableSpecs struct {
 	ByteClass           *ebpf.VariableSpec `ebpf:"byte_class"`
+	CountCallers        *ebpf.VariableSpec `ebpf:"count_callers"`
 	HasSetRetval        *ebpf.VariableSpec `ebpf:"has_set_retval"`
 	LearnAddr           *ebpf.VariableSpec `ebpf:"learn_addr"`
 	MaxTaskConnections  *ebpf.VariableSpec `ebpf:"max_task_connections"`
@@ -340,6 +342,7 @@ func (m *directMaps) Close() error {
 // It can be passed to loadDirectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type directVariables struct {
 	ByteClass           *ebpf.Variable `ebpf:"byte_class"`
+	CountCallers        *ebpf.Variable `ebpf:"count_callers"`
 	HasSetRetval        *ebpf.Variable `ebpf:"has_set_retval"`
 	LearnAddr           *ebpf.Variable `ebpf:"learn_addr"`
 	MaxTaskConnections  *ebpf.Variable `ebpf:"max_task_connections"`

@@ -43,6 +43,7 @@ const (
 	forwardMapTasksNetnsV1       = "tasks_netns_v1"
 	forwardMapTurnsV1            = "turns_v1"
 	forwardProgForward           = "forward"
+	forwardVarCountCallers       = "count_callers"
 	forwardVarHasSetRetval       = "has_set_retval"
 	forwardVarIsNode             = "is_node"
 	forwardVarLearnAddr          = "learn_addr"
@@ -138,6 +139,7 @@ type forwardMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type forwardVariableSpecs struct {
+	CountCallers       *ebpf.VariableSpec `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.VariableSpec `ebpf:"has_set_retval"`
 	IsNode             *ebpf.VariableSpec `ebpf:"is_node"`
 	LearnAddr          *ebpf.VariableSpec `ebpf:"learn_addr"`
@@ -235,6 +237,7 @@ func (m *forwardMaps) Close() error {
 //
 // It can be passed to loadForwardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type forwardVariables struct {
+	CountCallers       *ebpf.Variable `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.Variable `ebpf:"has_set_retval"`
 	IsNode             *ebpf.Variable `ebpf:"is_node"`
 	LearnAddr          *ebpf.Variable `ebpf:"learn_addr"`

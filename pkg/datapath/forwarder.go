@@ -106,7 +106,7 @@ func (w *Forwarder) load() error {
 	if err != nil {
 		return fmt.Errorf("read sk_lookup program: %w", err)
 	}
-	vars := w.d.params.addresses()
+	vars := w.d.params.knobs()
 	for name, value := range map[string]any{
 		"netns_cookie": w.entry.Netns,
 		"listener4":    w.entry.Seat4,

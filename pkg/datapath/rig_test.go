@@ -48,7 +48,7 @@ func newRigWith(tb testing.TB, change func(*Params)) *rig {
 	}
 	r.p = Params{
 		Log: slog.New(slog.NewTextHandler(testWriter{tb}, nil)), BPFFS: testutil.BPFFS(tb), Cgroup: root,
-		VIP4: testVIP4, VIP6: testVIP6,
+		VIP4: testVIP4, VIP6: testVIP6, CountCallers: true,
 		MaxConnections: 4096, MaxEndpoints: 4096, MaxServices: 256, MaxSlots: 16384,
 	}
 	change(&r.p)

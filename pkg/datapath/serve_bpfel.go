@@ -61,6 +61,7 @@ const (
 	serveMapTasksNetnsV1       = "tasks_netns_v1"
 	serveMapTurnsV1            = "turns_v1"
 	serveProgServeSockops      = "serve_sockops"
+	serveVarCountCallers       = "count_callers"
 	serveVarHasSetRetval       = "has_set_retval"
 	serveVarLearnAddr          = "learn_addr"
 	serveVarMaxTaskConnections = "max_task_connections"
@@ -153,6 +154,7 @@ type serveMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type serveVariableSpecs struct {
+	CountCallers       *ebpf.VariableSpec `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.VariableSpec `ebpf:"has_set_retval"`
 	LearnAddr          *ebpf.VariableSpec `ebpf:"learn_addr"`
 	MaxTaskConnections *ebpf.VariableSpec `ebpf:"max_task_connections"`
@@ -249,6 +251,7 @@ func (m *serveMaps) Close() error {
 //
 // It can be passed to loadServeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type serveVariables struct {
+	CountCallers       *ebpf.Variable `ebpf:"count_callers"`
 	HasSetRetval       *ebpf.Variable `ebpf:"has_set_retval"`
 	LearnAddr          *ebpf.Variable `ebpf:"learn_addr"`
 	MaxTaskConnections *ebpf.Variable `ebpf:"max_task_connections"`
