@@ -136,22 +136,13 @@ UNIT
     "$root/usr/local/sbin/connectd-mounts" || die "cannot mount what connectd needs: it is not started"
 }
 
-# zone asks the instance (IMDSv2) for the id of its availability zone. Without
-# an answer there is no preference for a zone.
-zone() {
-    local imds=http://169.254.169.254/latest token
-    token=$(curl -fs -m 5 -X PUT -H "x-aws-ec2-metadata-token-ttl-seconds: 60" $imds/api/token) &&
-        curl -fs -m 5 -H "x-aws-ec2-metadata-token: $token" $imds/meta-data/placement/availability-zone-id
-}
-
 put_config() {
-    local az text
+    local text
     if [ -n "${CONNECTD_CONFIG:-}" ]; then
         put 0644 "$config" <<<"$CONNECTD_CONFIG"
     elif [ -n "${CONNECTD_NAMESPACES:-}" ]; then
         text="# Written by user data: when that runs again, other changes are lost."
-        az=$(zone) && [[ $az =~ ^[a-z0-9-]+$ ]] && text+=$'\n'"zone: $az"
-        text+=$'\n'"ecs:"$'\n'"  namespaces: [\"${CONNECTD_NAMESPACES//,/\", \"}\"]"
+        text+=$'\n'"zone: auto"$'\n'"ecs:"$'\n'"  namespaces: [\"${CONNECTD_NAMESPACES//,/\", \"}\"]"
         [ "$CONNECTD_CLOUD_MAP" = no ] || text+=$'\n'"cloudMap: {region: auto}"
         put 0644 "$config" <<<"$text"
     fi

@@ -29,8 +29,6 @@ var fakes = map[string]string{
 	"systemctl": `echo "systemctl $*" >>"$CALLS"
 case $1 in --version) echo "systemd $SYSTEMD"; echo "+PAM";; start|restart) exit "${START:-0}";; esac`,
 	"curl": `case "$*" in
-*169.254.169.254*api/token) echo token;;
-*169.254.169.254*zone-id) [ -z "$ZONE" ] && exit 22; echo "$ZONE";;
 *) echo "curl $*" >>"$CALLS"; while [ $# -gt 0 ]; do [ "$1" = -o ] && cp "$SERVED" "$2" && exit; shift; done; exit 22;;
 esac`,
 	"aws": `echo "aws $*" >>"$CALLS"
@@ -59,7 +57,7 @@ func newNode(t *testing.T, mounts, systemd string) *node {
 	write(t, n.path("/sys/fs/bpf/.keep"), "", 0o644)
 	n.env = map[string]string{
 		"PATH": filepath.Join(dir, "fakes") + ":/usr/bin:/bin", "DESTDIR": n.root,
-		"CALLS": filepath.Join(dir, "calls"), "SERVED": n.served, "SYSTEMD": systemd, "ZONE": "euw1-az2",
+		"CALLS": filepath.Join(dir, "calls"), "SERVED": n.served, "SYSTEMD": systemd,
 		"CONNECTD_URL": url, "CONNECTD_NAMESPACES": "prod,tools",
 	}
 	n.serve("1")
@@ -183,7 +181,7 @@ func TestUserDataOnAL2023(t *testing.T) {
 	if _, err := os.Stat(n.path("/etc/systemd/system/connectd.service.d")); err == nil {
 		t.Error("there is a drop-in for systemd 219")
 	}
-	if got, want := n.file("/etc/connectd/connectd.yaml"), "# Written by user data: when that runs again, other changes are lost.\nzone: euw1-az2\necs:\n  namespaces: [\"prod\", \"tools\"]\ncloudMap: {region: auto}\n"; got != want {
+	if got, want := n.file("/etc/connectd/connectd.yaml"), "# Written by user data: when that runs again, other changes are lost.\nzone: auto\necs:\n  namespaces: [\"prod\", \"tools\"]\ncloudMap: {region: auto}\n"; got != want {
 		t.Errorf("the config is\n%s", got)
 	}
 
@@ -304,15 +302,15 @@ func TestUserDataConfig(t *testing.T) {
 	if got := n.file(file); got != "mine\n" {
 		t.Errorf("without parameters the config becomes\n%s", got)
 	}
-	n.env["CONNECTD_NAMESPACES"], n.env["CONNECTD_CLOUD_MAP"], n.env["ZONE"] = "prod", "no", ""
+	n.env["CONNECTD_NAMESPACES"], n.env["CONNECTD_CLOUD_MAP"] = "prod", "no"
 	if calls := n.mustInstall(); !slices.Contains(calls, "systemctl restart connectd.service") {
 		t.Errorf("a changed config is not in use: %q", calls)
 	}
-	if got, want := strings.Join(code(n.file(file)), "\n"), "ecs:\n  namespaces: [\"prod\"]"; got != want {
-		t.Errorf("without a zone and Cloud Map the config is\n%s", got)
+	if got, want := strings.Join(code(n.file(file)), "\n"), "zone: auto\necs:\n  namespaces: [\"prod\"]"; got != want {
+		t.Errorf("without Cloud Map the config is\n%s", got)
 	}
 	for _, env := range []string{"", "no"} {
-		n.env["CONNECTD_CLOUD_MAP"], n.env["ZONE"] = env, "euw1-az1"
+		n.env["CONNECTD_CLOUD_MAP"] = env
 		n.mustInstall()
 		loads(t, n.path(file))
 	}
