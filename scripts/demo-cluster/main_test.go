@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -36,14 +35,10 @@ func build(t *testing.T) string {
 func TestDemoCluster(t *testing.T) {
 	binary := build(t)
 	var out bytes.Buffer
-	begun := time.Now()
 	err := demo.RunCluster(t.Context(), &out, demo.Options{Binary: binary}, newCloud())
 	t.Log(out.String())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(begun); took > time.Minute {
-		t.Errorf("it took %s, want less than a minute", took)
 	}
 }
 
