@@ -18,6 +18,7 @@ import (
 // TestClusterFollows: what one node publishes is reached by name from the
 // others, and so are its changes, with AWS there or away.
 func TestClusterFollows(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "A", "B", "C")
 	a, b, other := c.nodes["A"], c.nodes["B"], c.nodes["C"]
 	one, two, three := c.serve("one"), c.serve("two"), c.serve("three")
@@ -145,6 +146,7 @@ func TestClusterNodeDies(t *testing.T) {
 // one instance of the index moves all nodes from one to the other and back,
 // the node that serves half of it no less than others.
 func TestClusterWeights(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "A", "B")
 	a, b := c.nodes["A"], c.nodes["B"]
 	ecs, ours := c.serve("ecs"), c.serve("connectd")
@@ -185,6 +187,7 @@ func TestClusterWeights(t *testing.T) {
 // TestClusterShared: nodes of two clusters publish one service in one
 // namespace, and one of their own each. None touches what is the other's.
 func TestClusterShared(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "A", "B")
 	a, b := c.nodes["A"], c.nodes["B"]
 	left, right, mine, yours := c.serve("left"), c.serve("right"), c.serve("mine"), c.serve("yours")

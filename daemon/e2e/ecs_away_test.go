@@ -11,6 +11,7 @@ import (
 // working, over a restart of the daemon too; what is started as soon as dockerd
 // is back is found, and what ended meanwhile is forgotten.
 func TestECSDockerAway(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	i.task("awsvpc", "orders", serves("orders", 8080, ""), "serve", ":8080", "orders")

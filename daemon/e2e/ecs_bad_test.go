@@ -73,6 +73,7 @@ func (i *instance) inStatus(want bool, words ...string) {
 // TestECSBadLabels: what is wrong with a task is told once, everywhere, and the
 // task beside it works.
 func TestECSBadLabels(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]", `publish: [{family: "good*", discoveryNames: [good, clash]}, {family: "*", discoveryNames: [bad, clash, local, none]}]`)
 	labelled := callsOnly["connectd.serviceConnect"]
 	app, err := appBinary()

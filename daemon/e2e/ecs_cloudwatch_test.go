@@ -13,6 +13,7 @@ import (
 // names of their ECS services, both sets of dimensions, whether the forwarder
 // carries it, the kernel reads it or it is plain TCP.
 func TestECSCloudWatch(t *testing.T) {
+	t.Parallel()
 	a := newAccount(t)
 	a.extra = "cloudWatch: {enabled: true, periodSeconds: 10}\n"
 	a.configureECS("introspection: http://127.0.0.1:51678")

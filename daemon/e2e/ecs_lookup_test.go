@@ -54,6 +54,7 @@ func (a *account) run(id int, mode, family string, labels map[string]string, por
 // TestECSLookups: what labels leave open ECS is asked for, and what the
 // instance's attributes say is obeyed, over a restart too.
 func TestECSLookups(t *testing.T) {
+	t.Parallel()
 	a := newAccount(t)
 	a.start()
 	block := `{"enabled": true, "services": [{"portName": "p", "discoveryName": "orders", "clientAliases": [{"port": 80, "dnsName": "orders"}]}]}`

@@ -26,7 +26,7 @@ type instance struct {
 }
 
 var appBinary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("cde2eapp%d", os.Getpid()))
+	path := filepath.Join(os.Getenv(dirEnv), "app")
 	return path, docker.Build(context.Background(), "connectd/daemon/e2e/app", path)
 })
 

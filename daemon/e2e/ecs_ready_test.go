@@ -56,6 +56,7 @@ func (i *instance) exec(c *docker.Container, args ...string) string {
 // TestECSReadiness: a task asks whether it is ready from inside, its health
 // check may be that question, and without a daemon nobody waits for an answer.
 func TestECSReadiness(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	for _, mode := range []string{"awsvpc", "bridge"} {
@@ -96,6 +97,7 @@ func TestECSReadiness(t *testing.T) {
 // TestECSHealth: a container's own health check decides whether it is served,
 // one that starts and one that never was healthy are not.
 func TestECSHealth(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	served := func(name string, cmd []string, c *docker.HealthCheck) *docker.Task {

@@ -147,6 +147,7 @@ func (m *earlyCalls) check(t *testing.T, count int) {
 // TestECSBrief: tasks that end within 10 ms of their start, in every mode, with
 // labels that are well or not, leave nothing and disturb nobody.
 func TestECSBrief(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	i.task("awsvpc", "orders", serves("orders", 8080, ""), "serve", ":8080", "orders")

@@ -15,6 +15,7 @@ import (
 // TestECSModes: tasks of every network mode find one another by name with no
 // other source than their labels, and a task without labels finds nobody.
 func TestECSModes(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	i.task("awsvpc", "vpc", serves("vpc", 8080, ""), "serve", ":8080", "vpc")
@@ -41,6 +42,7 @@ func TestECSModes(t *testing.T) {
 // TestECSIPv6: tasks in a subnet of both families. One that listens on both is
 // two endpoints; one that listens on IPv6 alone is reached by those who have it.
 func TestECSIPv6(t *testing.T) {
+	t.Parallel()
 	i := newInstance(t, "namespaces: [prod]")
 	i.start()
 	last := 0xa0

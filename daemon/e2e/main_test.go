@@ -20,6 +20,7 @@ import (
 const (
 	binaryEnv = "CONNECTD_E2E_BINARY"
 	clientEnv = "CONNECTD_E2E_CLIENT" // this binary is a client program, see client_test.go
+	dirEnv    = "CONNECTD_E2E_DIR"    // what was built for this run; set by it
 )
 
 func TestMain(m *testing.M) {
@@ -30,13 +31,14 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "cde2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv(dirEnv, dir)
 	if os.Getenv(binaryEnv) == "" {
-		dir, err := os.MkdirTemp("", "cde2e")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
 		path := filepath.Join(dir, "connectd")
 		args := []string{"build", "-o", path}
 		if raceEnabled {
