@@ -111,11 +111,13 @@ func (s *cloudService) all() []types.HttpInstanceSummary {
 	return s.list
 }
 
-func (c *cloud) instances() (n int) {
+// instances counts those that are registered, and those of the service with most.
+func (c *cloud) instances() (all, largest int) {
 	for _, s := range c.order {
-		n += len(s.instances)
+		all += len(s.instances)
+		largest = max(largest, len(s.instances))
 	}
-	return n
+	return all, largest
 }
 
 // client is the cloud as one node calls it.

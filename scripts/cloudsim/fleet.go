@@ -86,7 +86,8 @@ func simulate(ctx context.Context, sc scenario) (result, error) {
 	f.cloud.counts = map[string]*count{}
 	f.delays = nil
 	f.run(ctx, begin.Add(startLength+sc.length))
-	r.steady, r.instances, r.delays = f.cloud.counts, f.cloud.instances(), f.delays
+	r.steady, r.delays = f.cloud.counts, f.delays
+	r.instances, r.largest = f.cloud.instances()
 	slices.Sort(r.delays)
 	return r, nil
 }

@@ -3,6 +3,7 @@
 // against a clock of its own and a Cloud Map in memory:
 //
 //	go run ./scripts/cloudsim -write docs/scale.md
+//	go run ./scripts/cloudsim -nodes 60 -services 40 -tasks 6
 package main
 
 import (
@@ -16,20 +17,27 @@ import (
 func main() {
 	write := flag.String("write", "", "write the report to this `file` instead of printing it")
 	hours := flag.Float64("hours", 0.5, "simulated `hours`, after the start")
-	nodes := flag.Int("nodes", 0, "simulate only fleets of this `size`")
+	own := fleetOf(0, 0)
+	flag.IntVar(&own.nodes, "nodes", 0, "a fleet of your own: its `nodes`; without it the fleets of docs/scale.md")
+	flag.IntVar(&own.services, "services", 100, "its `services`")
+	flag.IntVar(&own.perService, "tasks", own.perService, "`tasks` of each service")
+	flag.IntVar(&own.deploys, "deploys", own.deploys, "`deployments` of each service a day")
+	flag.Float64Var(&own.calls, "calls", own.calls, "callsPerSecond of each node")
 	flag.Parse()
-	if err := run(*write, time.Duration(*hours*float64(time.Hour)), *nodes); err != nil {
+	length := time.Duration(*hours * float64(time.Hour))
+	list := scenarios(length)
+	if own.nodes > 0 {
+		list = []scenario{own.over(length)}
+	}
+	if err := run(*write, list); err != nil {
 		fmt.Fprintln(os.Stderr, "cloudsim:", err)
 		os.Exit(1)
 	}
 }
 
-func run(write string, length time.Duration, only int) error {
+func run(write string, list []scenario) error {
 	var results []result
-	for _, sc := range scenarios(length) {
-		if only != 0 && sc.nodes != only {
-			continue
-		}
+	for _, sc := range list {
 		begun := time.Now()
 		r, err := simulate(context.Background(), sc)
 		if err != nil {
@@ -73,15 +81,26 @@ const (
 	sampled = 100
 )
 
+// fleetOf is one with the defaults.
+func fleetOf(nodes, services int) scenario {
+	return scenario{nodes: nodes, services: services, perService: 8, deploys: 4, each: 30 * time.Second, calls: 0.2}
+}
+
+// over sets how long the fleet is looked at, and how much of it.
+func (sc scenario) over(length time.Duration) scenario {
+	sc.demand, sc.sample, sc.length = min(20, sc.services), sc.nodes, length
+	if sc.nodes >= large {
+		sc.sample, sc.length = sampled, length/2
+	}
+	return sc
+}
+
 func scenarios(length time.Duration) (out []scenario) {
 	for _, nodes := range []int{10, 200, 5000} {
 		for _, services := range []int{20, 100, 500} {
-			sc := scenario{nodes: nodes, services: services, perService: 8, demand: min(20, services), deploys: 4, each: 30 * time.Second, calls: 0.2, sample: nodes, length: length}
+			sc := fleetOf(nodes, services).over(length)
 			if nodes == 10 {
 				sc.perService = 2
-			}
-			if nodes >= large {
-				sc.sample, sc.length = sampled, length/2
 			}
 			out = append(out, sc)
 			if nodes == 10 && services == 500 {
