@@ -1,17 +1,10 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -176,93 +169,4 @@ func (m *member) answered(within time.Duration, name string, by ...string) time.
 		return nil
 	})
 	return time.Since(begun)
-}
-
-// gets is what a client saw that sent GET after GET.
-type gets struct {
-	OK      int
-	Errors  map[string]int
-	By      map[string]int // who answered, by body
-	Slowest time.Duration
-	Longest time.Duration // between two answers
-}
-
-// clientGet sends GETs from four workers until its input ends.
-func clientGet(url string) (out gets) {
-	out = gets{Errors: map[string]int{}, By: map[string]int{}}
-	ended := make(chan struct{})
-	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer().DialContext, MaxIdleConnsPerHost: 4}, Timeout: 20 * time.Second}
-	var mu sync.Mutex
-	last := time.Now()
-	one := func() {
-		begun := time.Now()
-		status, body, err := get(client, url)
-		now := time.Now()
-		mu.Lock()
-		defer mu.Unlock()
-		out.Slowest = max(out.Slowest, now.Sub(begun))
-		switch {
-		case err != nil:
-			out.Errors[short(err)]++
-		case status != http.StatusOK:
-			out.Errors[fmt.Sprint(status)]++
-		default:
-			out.OK++
-			out.By[body]++
-			out.Longest = max(out.Longest, now.Sub(last))
-			last = now
-		}
-	}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-ended:
-					return
-				case <-time.After(5 * time.Millisecond):
-					one()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
-
-// getting runs it on the node's client; stop ends it and returns what it saw.
-func (m *member) getting(url string) (stop func() gets) {
-	m.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		m.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	m.Cleanup(cancel)
-	cmd := m.client.Command(ctx, self, "get", url).In(m.group)
-	cmd.Env = append(os.Environ(), clientEnv+"=1")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		m.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		m.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	end := sync.OnceValue(func() error { in.Close(); return <-done })
-	m.Cleanup(func() { end() })
-	return func() (out gets) {
-		m.Helper()
-		if err := end(); err != nil {
-			m.Fatalf("client: %s: %s", err, &stderr)
-		}
-		if err := json.Unmarshal(stdout.Bytes(), &out); err != nil {
-			m.Fatal(err)
-		}
-		return out
-	}
 }

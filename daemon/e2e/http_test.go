@@ -23,11 +23,17 @@ type web struct {
 // startWeb starts an HTTP server on a host.
 func startWeb(h *testutil.Host, name string) *web {
 	s := &web{name: name}
+	serveWeb(h, s)
+	return s
+}
+
+// serveWeb has it listen. end ends it when it has answered what it was asked.
+func serveWeb(h *testutil.Host, s *web) (end func()) {
 	server := &http.Server{Handler: s}
 	l := h.Listen("tcp", at(h.Addr4(), 8080))
 	h.OnClose(func() { server.Close() })
 	go server.Serve(l)
-	return s
+	return func() { server.Shutdown(context.Background()) }
 }
 
 func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {

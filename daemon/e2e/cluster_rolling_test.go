@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// fleet is an HTTP service whose servers are on nodes of a cluster, and are
+// published by them.
+type fleet struct {
+	*cluster
+	webs map[string]*web
+	at   map[string]netip.AddrPort
+	ends map[string]func() // in good order: answers what it has begun
+}
+
+func newFleet(c *cluster) *fleet {
+	return &fleet{cluster: c, webs: map[string]*web{}, at: map[string]netip.AddrPort{}, ends: map[string]func(){}}
+}
+
+// serve starts a server.
+func (f *fleet) serve(name string) {
+	h := f.w.Host("web" + name)
+	f.webs[name], f.at[name] = &web{name: name}, netip.AddrPortFrom(h.Addr4(), 8080)
+	f.ends[name] = serveWeb(h, f.webs[name])
+}
+
+const healthyWeb = "appProtocol: http\nhealthCheck: {protocol: http, path: /, intervalSeconds: 1}\n"
+
+// publish has a node publish servers; those of leaving as draining.
+func (f *fleet) publish(m *member, leaving string, servers ...string) {
+	f.Helper()
+	text := published("orders", healthyWeb)
+	if len(servers) > 0 {
+		text += "    endpoints:\n"
+	}
+	for _, s := range servers {
+		text += fmt.Sprintf("      - {address: %s, port: %d, draining: %t}\n", f.at[s].Addr(), f.at[s].Port(), s == leaving)
+	}
+	m.catalog(text)
+}
+
+// active waits until exactly these servers take requests of a node's clients.
+func (f *fleet) active(m *member, servers ...string) {
+	f.Helper()
+	m.eventually(15*time.Second, func() error {
+		if _, err := m.resolve("orders"); err != nil { // who does not ask does not look
+			return err
+		}
+		list, err := m.known("prod/orders")
+		if err != nil {
+			return err
+		}
+		var got []string
+		for name, at := range f.at {
+			if e, ok := list[at]; ok && e.State == "active" {
+				got = append(got, name)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, servers) {
+			return fmt.Errorf("on %s %v are active, want %v", m.name, got, servers)
+		}
+		return nil
+	})
+}
+
+// load sends GETs and POSTs from the nodes' clients until stop, which returns
+// what each saw.
+func (f *fleet) load(by ...*member) (stop func() map[string]gets) {
+	f.Helper()
+	stops := map[string]func() gets{}
+	for _, m := range by {
+		vip, err := m.resolve("orders")
+		if err != nil {
+			f.Fatal(err)
+		}
+		stops[m.name] = m.getting("http://"+at(vip, 80)+"/", http.MethodGet, http.MethodPost)
+	}
+	return func() map[string]gets {
+		out := map[string]gets{}
+		for name, s := range stops {
+			out[name] = s()
+		}
+		return out
+	}
+}
+
+// got waits until servers had so many requests more.
+func (f *fleet) got(more int64, servers ...string) {
+	f.Helper()
+	for _, name := range servers {
+		from := f.webs[name].requests.Load()
+		f.nodes["A"].eventually(10*time.Second, func() error {
+			if n := f.webs[name].requests.Load() - from; n < more {
+				return fmt.Errorf("%s got %d requests more, want %d", name, n, more)
+			}
+			return nil
+		})
+	}
+}
+
+// TestClusterRolling replaces the servers of two nodes one by one under load
+// from a node that serves and from one that does not: no GET and no POST
+// fails. One server is marked as draining first, the other is taken out of the
+// list at once, as that of a task that has ended; both go on until the
+// callers' nodes have seen it, which is what a deployment waits for.
+func TestClusterRolling(t *testing.T) {
+	f := newFleet(newCluster(t, "A", "B", "C"))
+	a, b, c := f.nodes["A"], f.nodes["B"], f.nodes["C"]
+	everywhere := func(servers ...string) {
+		t.Helper()
+		for _, m := range []*member{a, b, c} {
+			f.active(m, servers...)
+		}
+	}
+	f.serve("a1")
+	f.serve("b1")
+	f.publish(a, "", "a1")
+	f.publish(b, "", "b1")
+	f.start()
+	everywhere("a1", "b1")
+	stop := f.load(a, c)
+	f.got(50, "a1", "b1")
+
+	f.serve("a2")
+	f.publish(a, "", "a1", "a2")
+	everywhere("a1", "a2", "b1")
+	f.publish(a, "a1", "a1", "a2")
+	f.serve("b2")
+	f.publish(b, "", "b1", "b2")
+	everywhere("a2", "b1", "b2")
+	f.ends["a1"]()
+	f.publish(a, "", "a2")
+	f.publish(b, "", "b2")
+	everywhere("a2", "b2")
+	f.ends["b1"]()
+	f.got(100, "a2", "b2")
+	for name, got := range stop() {
+		t.Logf("the client of %s: %+v", name, got)
+		if len(got.Errors) > 0 || got.OK["GET"] < 200 || got.OK["POST"] < 200 || len(got.By) != 4 {
+			t.Errorf("the client of %s saw %+v, want none failed and all four servers", name, got)
+		}
+	}
+
+	stop = f.load(a, c)
+	f.got(50, "a2", "b2")
+	for name, got := range stop() {
+		by := slices.Sorted(maps.Keys(got.By))
+		if len(got.Errors) > 0 || !slices.Equal(by, []string{"a2", "b2"}) {
+			t.Errorf("in the end the client of %s saw %+v, want answers from a2 and b2", name, got)
+		}
+	}
+	f.nodes["A"].eventually(10*time.Second, func() error {
+		if here := f.instances("cd--orders"); len(here) != 2 {
+			return fmt.Errorf("instances of orders are %v, want two", here)
+		}
+		return nil
+	})
+}
