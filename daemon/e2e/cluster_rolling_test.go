@@ -114,9 +114,11 @@ func TestClusterRolling(t *testing.T) {
 	a, b, c := f.nodes["A"], f.nodes["B"], f.nodes["C"]
 	everywhere := func(servers ...string) {
 		t.Helper()
+		begun := time.Now()
 		for _, m := range []*member{a, b, c} {
 			f.active(m, servers...)
 		}
+		t.Logf("%v are active everywhere after %s", servers, time.Since(begun).Round(10*time.Millisecond))
 	}
 	f.serve("a1")
 	f.serve("b1")
