@@ -26,6 +26,7 @@ type cluster struct {
 	at        *testutil.Host
 	dns       *upstream
 	nodes     map[string]*member
+	accounts  int // machines that AWS was served to
 }
 
 // member is a node of a cluster, with one client.
@@ -41,30 +42,52 @@ type member struct {
 func newCluster(tb testing.TB, names ...string) *cluster {
 	tb.Helper()
 	testutil.RequireRoot(tb)
-	c := &cluster{TB: tb, w: testutil.NewWorld(tb), nodes: map[string]*member{}}
+	return newClusterIn(tb, testutil.NewWorld(tb), names...)
+}
+
+func newClusterIn(tb testing.TB, w *testutil.World, names ...string) *cluster {
+	tb.Helper()
+	c := &cluster{TB: tb, w: w, nodes: map[string]*member{}}
 	c.cloud = aws.New(aws.Params{Seed: 1, MaxDelay: time.Second})
 	c.namespace, _ = c.cloud.AddNamespace(aws.Namespace{Name: "prod"})
 	c.at = c.w.Host("aws")
-	for i, name := range names {
-		m := &member{node: newNodeIn(tb, c.w, "node"+name), name: name, group: testutil.NewCgroup(tb)}
-		if c.dns == nil {
-			c.dns = m.upstream("outside.example")
-		}
-		who := aws.Caller{Label: name}
-		server := aws.Start(c.at.Listen("tcp", at(c.at.Addr4(), 8000+i)), c.cloud, aws.NewNode(aws.NodeParams{
-			Name: name, InstanceID: "i-" + name, Zone: "us-east-1a", ZoneID: "use1-az1", IPv4: m.host.Addr4().String(), Who: who,
-		}))
-		tb.Cleanup(server.Close)
-		m.node.env = server.Env(who)
-		m.client = c.w.Host("client" + name)
-		m.client.ResolvConf("nameserver " + c.dns.Addr4().String() + "\n")
-		m.node.client(m.client, "prod")
-		m.extra = fmt.Sprintf("cgroup: %s\ncloudMap: {region: us-east-1, namespaces: [prod], pollSeconds: 2, callsPerSecond: 20}\n", m.group.Path())
-		m.configure()
-		m.catalog("  []\n")
-		c.nodes[name] = m
+	for _, name := range names {
+		c.join(w, name)
 	}
 	return c
+}
+
+// join makes a node in a world of the cluster.
+func (c *cluster) join(w *testutil.World, name string) *member {
+	c.Helper()
+	m := &member{node: newNodeIn(c, w, "node"+name), name: name, group: testutil.NewCgroup(c)}
+	if c.dns == nil {
+		c.dns = m.upstream("outside.example")
+	}
+	m.node.env = c.account(name, m.host)
+	m.client = w.Host("client" + name)
+	m.client.ResolvConf("nameserver " + c.dns.Addr4().String() + "\n")
+	m.node.client(m.client, "prod")
+	m.extra = fmt.Sprintf("cgroup: %s\n%s", m.group.Path(), sharesProd)
+	m.configure()
+	m.catalog("  []\n")
+	c.nodes[name] = m
+	return m
+}
+
+const sharesProd = "cloudMap: {region: us-east-1, namespaces: [prod], pollSeconds: 2, callsPerSecond: 20}\n"
+
+// account serves a machine AWS and its instance's metadata; env leads its
+// daemon there.
+func (c *cluster) account(name string, h *testutil.Host) (env []string) {
+	c.Helper()
+	who := aws.Caller{Label: name}
+	c.accounts++
+	server := aws.Start(c.at.Listen("tcp", at(c.at.Addr4(), 8000+c.accounts)), c.cloud, aws.NewNode(aws.NodeParams{
+		Name: name, InstanceID: "i-" + name, Zone: "us-east-1a", ZoneID: "use1-az1", IPv4: h.Addr4().String(), Who: who,
+	}))
+	c.Cleanup(server.Close)
+	return server.Env(who)
 }
 
 func (c *cluster) start() {

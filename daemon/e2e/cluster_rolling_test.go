@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"connectd/pkg/testutil"
 )
 
 // fleet is an HTTP service whose servers are on nodes of a cluster, and are
@@ -24,13 +27,16 @@ func newFleet(c *cluster) *fleet {
 }
 
 // serve starts a server.
-func (f *fleet) serve(name string) {
-	h := f.w.Host("web" + name)
+func (f *fleet) serve(name string) { f.Helper(); f.serveIn(f.w, name) }
+
+func (f *fleet) serveIn(w *testutil.World, name string) {
+	f.Helper()
+	h := w.Host("web" + name)
 	f.webs[name], f.at[name] = &web{name: name}, netip.AddrPortFrom(h.Addr4(), 8080)
 	f.ends[name] = serveWeb(h, f.webs[name])
 }
 
-const healthyWeb = "appProtocol: http\nhealthCheck: {protocol: http, path: /, intervalSeconds: 1}\n"
+const healthyWeb = "appProtocol: http\nhealthCheck: {protocol: http, path: /, intervalSeconds: 1}\noutlier: {baseEjectionSeconds: 5, maxEjectionSeconds: 5}\n"
 
 // publish has a node publish servers; those of leaving as draining.
 func (f *fleet) publish(m *member, leaving string, servers ...string) {
@@ -73,13 +79,18 @@ func (f *fleet) active(m *member, servers ...string) {
 // what each saw.
 func (f *fleet) load(by ...*member) (stop func() map[string]gets) {
 	f.Helper()
+	return f.send([]string{http.MethodGet, http.MethodPost}, by...)
+}
+
+func (f *fleet) send(methods []string, by ...*member) (stop func() map[string]gets) {
+	f.Helper()
 	stops := map[string]func() gets{}
 	for _, m := range by {
 		vip, err := m.resolve("orders")
 		if err != nil {
 			f.Fatal(err)
 		}
-		stops[m.name] = m.getting("http://"+at(vip, 80)+"/", http.MethodGet, http.MethodPost)
+		stops[m.name] = m.getting("http://"+at(vip, 80)+"/", methods...)
 	}
 	return func() map[string]gets {
 		out := map[string]gets{}
@@ -90,18 +101,28 @@ func (f *fleet) load(by ...*member) (stop func() map[string]gets) {
 	}
 }
 
-// got waits until servers had so many requests more.
-func (f *fleet) got(more int64, servers ...string) {
+// got waits until each of the servers had so many requests more from the
+// client of each node.
+func (f *fleet) got(more int64, from []*member, servers ...string) {
 	f.Helper()
-	for _, name := range servers {
-		from := f.webs[name].requests.Load()
-		f.nodes["A"].eventually(10*time.Second, func() error {
-			if n := f.webs[name].requests.Load() - from; n < more {
-				return fmt.Errorf("%s got %d requests more, want %d", name, n, more)
-			}
-			return nil
-		})
+	before := map[*atomic.Int64]int64{}
+	for _, m := range from {
+		for _, name := range servers {
+			n := f.webs[name].askedBy(m.client.Addr4())
+			before[n] = n.Load()
+		}
 	}
+	from[0].eventually(15*time.Second, func() error {
+		for _, m := range from {
+			for _, name := range servers {
+				n := f.webs[name].askedBy(m.client.Addr4())
+				if got := n.Load() - before[n]; got < more {
+					return fmt.Errorf("%s got %d requests more from the client of %s, want %d", name, got, m.name, more)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // TestClusterRolling replaces the servers of two nodes one by one under load
@@ -131,8 +152,9 @@ func TestClusterRolling(t *testing.T) {
 	f.publish(b, "", "b1")
 	f.start()
 	everywhere("a1", "b1")
-	stop := f.load(a, c)
-	f.got(50, "a1", "b1")
+	callers := []*member{a, c}
+	stop := f.load(callers...)
+	f.got(50, callers, "a1", "b1")
 
 	f.serve("a2")
 	f.publish(a, "", "a1", "a2")
@@ -146,7 +168,7 @@ func TestClusterRolling(t *testing.T) {
 	f.publish(b, "", "b2")
 	everywhere("a2", "b2")
 	end("b1")
-	f.got(100, "a2", "b2")
+	f.got(50, callers, "a2", "b2")
 	for name, got := range stop() {
 		t.Logf("the client of %s: %+v", name, got)
 		if len(got.Errors) > 0 || got.OK["GET"] < 200 || got.OK["POST"] < 200 || len(got.By) != 4 {
@@ -154,9 +176,9 @@ func TestClusterRolling(t *testing.T) {
 		}
 	}
 
-	for _, m := range []*member{a, c} {
+	for _, m := range callers {
 		stop = f.load(m)
-		f.got(50, "a2", "b2")
+		f.got(20, []*member{m}, "a2", "b2")
 		got := stop()[m.name]
 		if by := slices.Sorted(maps.Keys(got.By)); len(got.Errors) > 0 || !slices.Equal(by, []string{"a2", "b2"}) {
 			t.Errorf("in the end the client of %s saw %+v, want answers from a2 and b2", m.name, got)

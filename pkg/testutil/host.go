@@ -95,6 +95,14 @@ func (h *Host) connect() error {
 	return nil
 }
 
+// portOf names the bridge's end of a link: a world numbers its own hosts.
+func (h *Host) portOf(link string) string {
+	if link == hostLink {
+		return h.port
+	}
+	return "peer" + h.port
+}
+
 // plug makes a link of the host to a world's bridge, which is not up yet.
 func (h *Host) plug(w *World, name string, addrs []netip.Prefix) (netlink.Link, error) {
 	bridgeNS, err := os.Open(w.path)
@@ -104,13 +112,13 @@ func (h *Host) plug(w *World, name string, addrs []netip.Prefix) (netlink.Link, 
 	defer bridgeNS.Close()
 	veth := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: name},
-		PeerName:      h.port,
+		PeerName:      h.portOf(name),
 		PeerNamespace: netlink.NsFd(bridgeNS.Fd()),
 	}
 	if err := h.links.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("add veth: %w", err)
 	}
-	port, err := w.links.LinkByName(h.port)
+	port, err := w.links.LinkByName(h.portOf(name))
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +150,7 @@ func (h *Host) setLink(w *World, name string, up bool) error {
 	ends := []struct {
 		links *netlink.Handle
 		name  string
-	}{{h.links, name}, {w.links, h.port}}
+	}{{h.links, name}, {w.links, h.portOf(name)}}
 	for _, end := range ends {
 		link, err := end.links.LinkByName(end.name)
 		if err != nil {

@@ -64,7 +64,9 @@ func TestPeer(t *testing.T) {
 	w := NewWorld(t)
 	before := w.Host("before")
 	far, router := w.Peer(netip.MustParsePrefix("10.67.0.0/24"), netip.MustParsePrefix("fd67::/64"))
-	here, there := w.Host("here"), far.Host("there")
+	here := w.Host("here")
+	far.Host("first") // with the number that the router has in its own world
+	there := far.Host("there")
 	for _, h := range []*Host{here, there} {
 		for _, a := range []netip.Addr{h.Addr4(), h.Addr6()} {
 			h.ServeName(h.Name(), netip.AddrPortFrom(a, 8080).String())
