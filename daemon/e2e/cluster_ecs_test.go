@@ -20,6 +20,8 @@ import (
 // that node publishes. One that is stopped drains, as the other node sees, and
 // is deregistered when it has gone, without a failed GET.
 func TestClusterECS(t *testing.T) {
+	begun := time.Now()
+	lap := func(what string) { t.Logf("%5.1f s: %s", time.Since(begun).Seconds(), what) }
 	c := newCluster(t, "B")
 	b := c.nodes["B"]
 	n := newNodeIn(t, c.w, "docker")
@@ -30,9 +32,10 @@ func TestClusterECS(t *testing.T) {
 	b.catalog(published("pay", "appProtocol: http\n", netip.AddrPortFrom(pay.Addr4(), 8080)))
 	c.start()
 	i.start()
+	lap("ready")
 
 	labels := serves("orders", 8080, `, "appProtocol": "http"`)
-	drain := docker.ContainerSpec{Name: "drain", Image: "app", Cmd: []string{"drain", "20s"}}
+	drain := docker.ContainerSpec{Name: "drain", Image: "app", Cmd: []string{"drain", "6s"}}
 	bridge := bridged("bridge", labels, "serve", ":8080", "bridge")
 	bridge.Containers = append(bridge.Containers, drain)
 	i.spec(docker.TaskSpec{NetworkMode: "awsvpc", Family: "vpc", Containers: []docker.ContainerSpec{{Name: "main", Image: "app", Labels: labels, Cmd: []string{"serve", ":8080", "vpc"}}}})
@@ -61,6 +64,7 @@ func TestClusterECS(t *testing.T) {
 		})
 	}
 	see(20*time.Second, "active", "active")
+	lap("both are seen")
 	ports := map[string]string{} // by address
 	for _, in := range c.instances("cd--orders") {
 		ports[in["AWS_INSTANCE_IPV4"]] = in["AWS_INSTANCE_PORT"]
@@ -78,6 +82,7 @@ func TestClusterECS(t *testing.T) {
 	if got := i.output(caller, "main"); got != "pay\n" {
 		t.Errorf("a task that calls what B publishes says %q", got)
 	}
+	lap("a task has called")
 	seconds := 30
 	ended := make(chan error, 1)
 	go func() {
@@ -85,11 +90,12 @@ func TestClusterECS(t *testing.T) {
 		ended <- err
 	}()
 	see(15*time.Second, "active", "draining")
+	lap("its draining is seen")
+	if err := <-ended; err != nil { // ECS stops the rest then
+		t.Error(err)
+	}
 	if err := i.engine.StopTask(t.Context(), leaving, 2*time.Second); err != nil {
 		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 	b.eventually(15*time.Second, func() error {
 		if left := c.instances("cd--orders"); len(left) != 1 {
@@ -97,6 +103,7 @@ func TestClusterECS(t *testing.T) {
 		}
 		return nil
 	})
+	lap("it is deregistered")
 	got := stop()
 	t.Logf("%+v", got)
 	if len(got.Errors) > 0 || got.By["vpc"] == 0 || got.By["bridge"] == 0 {

@@ -53,7 +53,7 @@ func (f *fleet) publish(m *member, leaving string, servers ...string) {
 // active waits until exactly these servers take requests of a node's clients.
 func (f *fleet) active(m *member, servers ...string) {
 	f.Helper()
-	m.eventually(15*time.Second, func() error {
+	m.eventually(40*time.Second, func() error {
 		if _, err := m.resolve("orders"); err != nil { // who does not ask does not look
 			return err
 		}
@@ -181,4 +181,50 @@ func TestClusterRolling(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestClusterAwayRolling replaces a server of one node while AWS is away. Its
+// own clients get the new one at once, and no GET or POST of theirs fails.
+// Another node knows only what it knew: no GET of its client fails, of which
+// the server of a third node answers those that the old one does not any more.
+// It has the new one soon after AWS is back.
+func TestClusterAwayRolling(t *testing.T) {
+	f := newFleet(newCluster(t, "A", "B", "C"))
+	a, b, c := f.nodes["A"], f.nodes["B"], f.nodes["C"]
+	f.serve("a1")
+	f.serve("b1")
+	f.publish(a, "", "a1")
+	f.publish(b, "", "b1")
+	f.start()
+	for _, m := range []*member{a, b, c} {
+		f.active(m, "a1", "b1")
+	}
+	near, far := f.load(a), f.send([]string{http.MethodGet}, c)
+	f.got(30, []*member{a, c}, "a1", "b1")
+
+	back := f.cloud.Outage()
+	f.serve("a2")
+	f.publish(a, "", "a1", "a2")
+	f.active(a, "a1", "a2", "b1")
+	f.publish(a, "a1", "a1", "a2")
+	f.active(a, "a2", "b1")
+	f.got(30, []*member{c}, "a1", "b1") // it has not heard of any of it
+	f.ends["a1"]()
+	f.publish(a, "", "a2")
+	f.got(30, []*member{a}, "a2", "b1")
+	f.got(200, []*member{c}, "b1")
+	if n := f.webs["a2"].askedBy(c.client.Addr4()).Load(); n > 0 {
+		t.Errorf("the client of C made %d requests to a2, which AWS does not know", n)
+	}
+	back()
+	begun := time.Now()
+	f.active(c, "a2", "b1")
+	t.Logf("C has followed %s after AWS was back", time.Since(begun).Round(10*time.Millisecond))
+	f.got(30, []*member{c}, "a2", "b1")
+	for name, got := range map[string]gets{"A": near()["A"], "C": far()["C"]} {
+		t.Logf("the client of %s: %+v", name, got)
+		if len(got.Errors) > 0 || len(got.By) != 3 {
+			t.Errorf("the client of %s saw %+v, want none failed and all three servers", name, got)
+		}
+	}
 }
