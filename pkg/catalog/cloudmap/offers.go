@@ -24,14 +24,14 @@ func OffersOf(p *plan.Desired, asKnown func(plan.Served) (weight uint16, state S
 	offers := map[string]*Offer{}
 	for _, s := range append(slices.Clone(p.Local), published(p)...) {
 		id := OfferID(s)
-		o := offers[s.Service.Name.Namespace+"/"+id]
+		o := offers[key(s.Service.Name, id)]
 		if o == nil {
 			o = &Offer{ID: id, Service: s.Service.Service, Port: s.Endpoint.Address.Port()}
 			o.Weight, o.State = asKnown(s)
 			if t := tasks[s.Endpoint.Task]; t != nil && t.ECS != nil {
 				o.Task, o.Cluster, o.ECSService, o.Family = t.ECS.ARN, t.ECS.Cluster, t.ECS.Service, t.ECS.Family
 			}
-			offers[s.Service.Name.Namespace+"/"+id] = o
+			offers[key(s.Service.Name, id)] = o
 		}
 		if a := s.Endpoint.Address.Addr(); a.Is4() {
 			o.V4 = a
@@ -62,9 +62,9 @@ func published(p *plan.Desired) (out []plan.Served) {
 	return out
 }
 
-// OfferID is the id of the offer that an endpoint is part of, unique in a
-// namespace: the task, the service and its port. A task has one port for each
-// address family.
+// OfferID is the id of the offer that an endpoint is part of, unique in its
+// service: the task, the service and its port, or a static endpoint's address.
+// A task has one port for each address family.
 func OfferID(s plan.Served) string {
 	task := s.Endpoint.Task
 	if task == "" { // of a catalog file

@@ -74,3 +74,22 @@ func TestOffers(t *testing.T) {
 		}
 	}
 }
+
+// TestOffersShareAddress: one static endpoint of two services is two offers,
+// for ids need be unique in a service only.
+func TestOffersShareAddress(t *testing.T) {
+	p := &plan.Desired{Services: []*plan.Service{
+		planned("orders", true, endpointAt("10.9.0.1:80", "", lb.StateActive)),
+		planned("orders-v2", true, endpointAt("10.9.0.1:80", "", lb.StateActive)),
+	}}
+	got := offersOf(p)
+	if len(got) != 2 || got[0].Service == got[1].Service {
+		t.Fatalf("offers are %+v, want one of each service", got)
+	}
+	w := newWorld(t, -1)
+	n := w.node("i-1")
+	n.Source.Offer(got, true)
+	if problems := n.Problems(); len(problems) > 0 {
+		t.Errorf("refused: %+v", problems)
+	}
+}
