@@ -116,65 +116,9 @@ func (d *daemon) usedNamespaces() []cloudmap.Namespace {
 
 // offer hands what local tasks serve to the registrar.
 func (d *daemon) offer(p *plan.Desired) {
-	if d.registry == nil {
-		return
+	if d.registry != nil {
+		d.registry.Offer(cloudmap.OffersOf(p, d.merged.undivided), d.tasks.node == nil || d.tasks.node.Known())
 	}
-	tasks := make(map[string]*plan.Task, len(p.Tasks))
-	for _, t := range p.Tasks {
-		tasks[t.Name] = t
-	}
-	offers := map[string]*cloudmap.Offer{}
-	for _, s := range append(slices.Clone(p.Local), published(p)...) {
-		id := offerID(s)
-		o := offers[s.Service.Name.Namespace+"/"+id]
-		if o == nil {
-			o = &cloudmap.Offer{ID: id, Service: s.Service.Service, Port: s.Endpoint.Address.Port()}
-			o.Weight, o.State = d.merged.undivided(s)
-			if t := tasks[s.Endpoint.Task]; t != nil && t.ECS != nil {
-				o.Task, o.Cluster, o.ECSService, o.Family = t.ECS.ARN, t.ECS.Cluster, t.ECS.Service, t.ECS.Family
-			}
-			offers[s.Service.Name.Namespace+"/"+id] = o
-		}
-		if a := s.Endpoint.Address.Addr(); a.Is4() {
-			o.V4 = a
-		} else {
-			o.V6 = a
-		}
-	}
-	list := make([]cloudmap.Offer, 0, len(offers))
-	for _, o := range offers {
-		list = append(list, *o)
-	}
-	d.registry.Offer(list, d.tasks.node == nil || d.tasks.node.Known())
-}
-
-// published are static endpoints of services that are to be published.
-func published(p *plan.Desired) (out []plan.Served) {
-	for _, s := range p.Services {
-		if !s.Publish {
-			continue
-		}
-		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			if e.Task == "" && e.Declared == lb.DeclaredNothing && e.State != lb.StateRemoved {
-				out = append(out, plan.Served{Service: s, Endpoint: e, Exposed: e.State != lb.StatePending})
-			}
-		}
-	}
-	return out
-}
-
-// offerID is unique in a namespace: the task, the service and its port. A task
-// has one port for each address family.
-func offerID(s plan.Served) string {
-	task := s.Endpoint.Task
-	if task == "" { // of a catalog file
-		return fmt.Sprintf("static-%s-%d", strings.NewReplacer(":", "-", ".", "-").Replace(s.Endpoint.Address.Addr().String()), s.Endpoint.Address.Port())
-	}
-	if i := strings.IndexByte(task, '/'); i >= 0 {
-		task = strings.ReplaceAll(task[i+1:], "/", "-") // without the family
-	}
-	return fmt.Sprintf("%s-%s-%d", task, s.Service.Name.DiscoveryName, s.Endpoint.Address.Port())
 }
 
 // inRegistry says whether all that a ready task serves is in the registry, for
@@ -199,7 +143,7 @@ func (d *daemon) unregistered(p *plan.Desired, task string) string {
 		return ""
 	}
 	for _, s := range p.Serves(task) {
-		if !d.registry.Registered(s.Service.Name.Namespace, offerID(s)) {
+		if !d.registry.Registered(s.Service.Name.Namespace, cloudmap.OfferID(s)) {
 			return fmt.Sprintf("%s at %s: is being registered", s.Service.Name, s.Endpoint.Address)
 		}
 	}

@@ -37,7 +37,8 @@ type cluster struct {
 	aws     AWS
 	world   *world
 	nodes   []*member
-	servers map[string]*place // by their names
+	servers map[string]*place    // by their names
+	ends    map[string]io.Closer // of the same
 	log     *os.File
 	closers []io.Closer
 	away    func() // ends the outage
@@ -66,7 +67,7 @@ func RunCluster(ctx context.Context, out io.Writer, opts Options, aws AWS) error
 		return err
 	}
 	steps := clusterSteps()
-	c := &cluster{report: newReport(out, len(steps)+1), opts: opts, name: name, aws: aws, servers: map[string]*place{}}
+	c := &cluster{report: newReport(out, len(steps)+1), opts: opts, name: name, aws: aws, servers: map[string]*place{}, ends: map[string]io.Closer{}}
 	return c.whole(ctx, c.perform, c.showLogs, c.cleanUp)
 }
 
@@ -119,7 +120,7 @@ func (c *cluster) make(context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		c.closers = append(c.closers, s)
+		c.closers, c.ends[name] = append(c.closers, s), s
 	}
 	// ECS's half is there before connectd: one made later is found with the
 	// next list of the namespace, which may take half an hour.

@@ -22,7 +22,7 @@ import (
 //
 //	resolve NAME                 its addresses by Go's resolver, a line each
 //	ask NETWORK ADDRESS TIMES    who answered how often, as JSON
-//	get URL                      GETs until its input ends, see getting
+//	get URL METHOD...            requests until its input ends, see getting
 //	churn ADDRESS TIMES WORKERS  short connections; what went wrong, as JSON
 func clientMain(args []string) int {
 	var result any
@@ -32,8 +32,8 @@ func clientMain(args []string) int {
 		result, err = (&net.Resolver{PreferGo: true}).LookupHost(context.Background(), args[1])
 	case len(args) == 4 && args[0] == "ask":
 		result, err = clientAsk(args[1], args[2], args[3])
-	case len(args) == 2 && args[0] == "get":
-		result = clientGet(args[1])
+	case len(args) > 2 && args[0] == "get":
+		result = clientGet(args[1], args[2:])
 	case len(args) == 4 && args[0] == "churn":
 		result, err = clientChurn(args[1], args[2], args[3])
 	default:

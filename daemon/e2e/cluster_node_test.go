@@ -1,17 +1,10 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +26,7 @@ type cluster struct {
 	at        *testutil.Host
 	dns       *upstream
 	nodes     map[string]*member
+	accounts  int // machines that AWS was served to
 }
 
 // member is a node of a cluster, with one client.
@@ -48,30 +42,52 @@ type member struct {
 func newCluster(tb testing.TB, names ...string) *cluster {
 	tb.Helper()
 	testutil.RequireRoot(tb)
-	c := &cluster{TB: tb, w: testutil.NewWorld(tb), nodes: map[string]*member{}}
+	return newClusterIn(tb, testutil.NewWorld(tb), names...)
+}
+
+func newClusterIn(tb testing.TB, w *testutil.World, names ...string) *cluster {
+	tb.Helper()
+	c := &cluster{TB: tb, w: w, nodes: map[string]*member{}}
 	c.cloud = aws.New(aws.Params{Seed: 1, MaxDelay: time.Second})
 	c.namespace, _ = c.cloud.AddNamespace(aws.Namespace{Name: "prod"})
 	c.at = c.w.Host("aws")
-	for i, name := range names {
-		m := &member{node: newNodeIn(tb, c.w, "node"+name), name: name, group: testutil.NewCgroup(tb)}
-		if c.dns == nil {
-			c.dns = m.upstream("outside.example")
-		}
-		who := aws.Caller{Label: name}
-		server := aws.Start(c.at.Listen("tcp", at(c.at.Addr4(), 8000+i)), c.cloud, aws.NewNode(aws.NodeParams{
-			Name: name, InstanceID: "i-" + name, Zone: "us-east-1a", ZoneID: "use1-az1", IPv4: m.host.Addr4().String(), Who: who,
-		}))
-		tb.Cleanup(server.Close)
-		m.node.env = server.Env(who)
-		m.client = c.w.Host("client" + name)
-		m.client.ResolvConf("nameserver " + c.dns.Addr4().String() + "\n")
-		m.node.client(m.client, "prod")
-		m.extra = fmt.Sprintf("cgroup: %s\ncloudMap: {region: us-east-1, namespaces: [prod], pollSeconds: 2, callsPerSecond: 20}\n", m.group.Path())
-		m.configure()
-		m.catalog("  []\n")
-		c.nodes[name] = m
+	for _, name := range names {
+		c.join(w, name)
 	}
 	return c
+}
+
+// join makes a node in a world of the cluster.
+func (c *cluster) join(w *testutil.World, name string) *member {
+	c.Helper()
+	m := &member{node: newNodeIn(c, w, "node"+name), name: name, group: testutil.NewCgroup(c)}
+	if c.dns == nil {
+		c.dns = m.upstream("outside.example")
+	}
+	m.node.env = c.account(name, m.host)
+	m.client = w.Host("client" + name)
+	m.client.ResolvConf("nameserver " + c.dns.Addr4().String() + "\n")
+	m.node.client(m.client, "prod")
+	m.extra = fmt.Sprintf("cgroup: %s\n%s", m.group.Path(), sharesProd)
+	m.configure()
+	m.catalog("  []\n")
+	c.nodes[name] = m
+	return m
+}
+
+const sharesProd = "cloudMap: {region: us-east-1, namespaces: [prod], pollSeconds: 2, callsPerSecond: 20}\n"
+
+// account serves a machine AWS and its instance's metadata; env leads its
+// daemon there.
+func (c *cluster) account(name string, h *testutil.Host) (env []string) {
+	c.Helper()
+	who := aws.Caller{Label: name}
+	c.accounts++
+	server := aws.Start(c.at.Listen("tcp", at(c.at.Addr4(), 8000+c.accounts)), c.cloud, aws.NewNode(aws.NodeParams{
+		Name: name, InstanceID: "i-" + name, Zone: "us-east-1a", ZoneID: "use1-az1", IPv4: h.Addr4().String(), Who: who,
+	}))
+	c.Cleanup(server.Close)
+	return server.Env(who)
 }
 
 func (c *cluster) start() {
@@ -176,93 +192,4 @@ func (m *member) answered(within time.Duration, name string, by ...string) time.
 		return nil
 	})
 	return time.Since(begun)
-}
-
-// gets is what a client saw that sent GET after GET.
-type gets struct {
-	OK      int
-	Errors  map[string]int
-	By      map[string]int // who answered, by body
-	Slowest time.Duration
-	Longest time.Duration // between two answers
-}
-
-// clientGet sends GETs from four workers until its input ends.
-func clientGet(url string) (out gets) {
-	out = gets{Errors: map[string]int{}, By: map[string]int{}}
-	ended := make(chan struct{})
-	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer().DialContext, MaxIdleConnsPerHost: 4}, Timeout: 20 * time.Second}
-	var mu sync.Mutex
-	last := time.Now()
-	one := func() {
-		begun := time.Now()
-		status, body, err := get(client, url)
-		now := time.Now()
-		mu.Lock()
-		defer mu.Unlock()
-		out.Slowest = max(out.Slowest, now.Sub(begun))
-		switch {
-		case err != nil:
-			out.Errors[short(err)]++
-		case status != http.StatusOK:
-			out.Errors[fmt.Sprint(status)]++
-		default:
-			out.OK++
-			out.By[body]++
-			out.Longest = max(out.Longest, now.Sub(last))
-			last = now
-		}
-	}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-ended:
-					return
-				case <-time.After(5 * time.Millisecond):
-					one()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
-
-// getting runs it on the node's client; stop ends it and returns what it saw.
-func (m *member) getting(url string) (stop func() gets) {
-	m.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		m.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	m.Cleanup(cancel)
-	cmd := m.client.Command(ctx, self, "get", url).In(m.group)
-	cmd.Env = append(os.Environ(), clientEnv+"=1")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		m.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		m.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	end := sync.OnceValue(func() error { in.Close(); return <-done })
-	m.Cleanup(func() { end() })
-	return func() (out gets) {
-		m.Helper()
-		if err := end(); err != nil {
-			m.Fatalf("client: %s: %s", err, &stderr)
-		}
-		if err := json.Unmarshal(stdout.Bytes(), &out); err != nil {
-			m.Fatal(err)
-		}
-		return out
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -101,7 +102,7 @@ func TestClusterNodeDies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := b.getting("http://" + at(vip, 80) + "/")
+	stop := b.getting("http://"+at(vip, 80)+"/", http.MethodGet)
 	progress := func(name string, more int64) {
 		t.Helper()
 		from := webs[name].requests.Load()
@@ -130,7 +131,7 @@ func TestClusterNodeDies(t *testing.T) {
 	})
 	progress("A", 200)
 	got := stop()
-	if len(got.Errors) > 0 || got.OK < 700 || got.By["C"] == 0 {
+	if len(got.Errors) > 0 || got.OK["GET"] < 700 || got.By["C"] == 0 {
 		t.Errorf("the callers saw %+v", got)
 	}
 	if got.Slowest > 3*time.Second || got.Longest > 3*time.Second {

@@ -35,7 +35,14 @@ var appBinary = sync.OnceValues(func() (string, error) {
 func newInstance(tb testing.TB, more ...string) *instance {
 	tb.Helper()
 	need(tb, "dockerd")
-	n := newNode(tb)
+	return newInstanceOn(newNode(tb), more...)
+}
+
+// newInstanceOn has a node run Docker.
+func newInstanceOn(n *node, more ...string) *instance {
+	n.Helper()
+	need(n, "dockerd")
+	tb := n.TB
 	i := &instance{node: n, dns: n.upstream("outside.example")}
 	i.engine = docker.Start(tb, docker.Options{NS: n.host.NS(), Network: docker.Network{
 		NS: n.w.NS(), Bridge: "br0", First: netip.MustParsePrefix("10.66.0.100/24"), Router: netip.MustParseAddr("10.66.0.1"),

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,25 +20,41 @@ type web struct {
 	name     string
 	requests atomic.Int64
 	handle   atomic.Pointer[http.HandlerFunc] // nil: says its name
+	from     sync.Map                         // netip.Addr that asked -> *atomic.Int64
 }
 
 // startWeb starts an HTTP server on a host.
 func startWeb(h *testutil.Host, name string) *web {
 	s := &web{name: name}
+	serveWeb(h, s)
+	return s
+}
+
+// serveWeb has it listen. end ends it when it has answered what it was asked.
+func serveWeb(h *testutil.Host, s *web) (end func()) {
 	server := &http.Server{Handler: s}
 	l := h.Listen("tcp", at(h.Addr4(), 8080))
 	h.OnClose(func() { server.Close() })
 	go server.Serve(l)
-	return s
+	return func() { server.Shutdown(context.Background()) }
 }
 
 func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		s.askedBy(at.Addr()).Add(1)
+	}
 	if h := s.handle.Load(); h != nil {
 		(*h)(w, r)
 		return
 	}
 	fmt.Fprint(w, s.name)
+}
+
+// askedBy counts the requests from an address.
+func (s *web) askedBy(client netip.Addr) *atomic.Int64 {
+	n, _ := s.from.LoadOrStore(client, new(atomic.Int64))
+	return n.(*atomic.Int64)
 }
 
 func (s *web) answer(h http.HandlerFunc) { s.handle.Store(&h) }

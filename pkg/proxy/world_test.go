@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { os.Exit(testutil.Main(m)) }
 type world struct {
 	testing.TB
 	p    *Proxy
+	host *testutil.Host
 	vip  netip.AddrPort
 	seat *Seat
 
@@ -58,7 +59,13 @@ func (k kernel) Close() error { return nil }
 // newWorld starts a forwarder for one service with the endpoints.
 func newWorld(tb testing.TB, endpoints ...string) *world {
 	tb.Helper()
-	w := &world{TB: tb, task: &plan.Task{Task: lb.Task{Name: "web"}, ID: 1, Scope: [4]uint64{1}, Owner: lb.NewOwner("web", "shop")}}
+	return newWorldOn(tb, nil, endpoints...)
+}
+
+// newWorldOn is one whose clients are on a host; nil is this machine.
+func newWorldOn(tb testing.TB, host *testutil.Host, endpoints ...string) *world {
+	tb.Helper()
+	w := &world{TB: tb, host: host, task: &plan.Task{Task: lb.Task{Name: "web"}, ID: 1, Scope: [4]uint64{1}, Owner: lb.NewOwner("web", "shop")}}
 	home, err := netns.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		tb.Fatal(err)
@@ -79,7 +86,11 @@ func newWorld(tb testing.TB, endpoints ...string) *world {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if w.seat, err = w.p.Attach(context.Background(), w.task, nil); err != nil {
+	var ns *netns.Handle
+	if host != nil {
+		ns = host.NS()
+	}
+	if w.seat, err = w.p.Attach(context.Background(), w.task, ns); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
@@ -179,6 +190,9 @@ func raw(tb testing.TB, handle func(net.Conn)) string {
 // client is an HTTP client with connections of its own.
 func (w *world) client() *http.Client {
 	t := &http.Transport{DisableCompression: true}
+	if w.host != nil {
+		t.DialContext = w.host.Dial
+	}
 	w.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, Timeout: 20 * time.Second}
 }

@@ -39,12 +39,12 @@ type Host struct {
 }
 
 // Host adds a host that ends with the test. Without addrs it gets the next
-// free address of Subnet4 and of Subnet6 (10.66.0.2, 10.66.0.3, ...).
+// free address of the world's subnets (10.66.0.2, 10.66.0.3, ...).
 func (w *World) Host(name string, addrs ...netip.Prefix) *Host {
 	w.tb.Helper()
 	w.hosts++
 	if len(addrs) == 0 {
-		addrs = []netip.Prefix{nth(Subnet4(), w.hosts+1), nth(Subnet6(), w.hosts+1)}
+		addrs = []netip.Prefix{nth(w.subnet4, w.hosts+1), nth(w.subnet6, w.hosts+1)}
 	}
 	h := &Host{tb: w.tb, world: w, name: name, addrs: addrs, port: fmt.Sprintf("h%d", w.hosts)}
 	var err error
@@ -78,42 +78,71 @@ func (h *Host) connect() error {
 	if err := h.links.LinkSetUp(lo); err != nil {
 		return err
 	}
-	bridgeNS, err := os.Open(h.world.path)
+	veth, err := h.plug(h.world, hostLink, h.addrs)
 	if err != nil {
 		return err
+	}
+	if err := h.SetLink(true); err != nil {
+		return err
+	}
+	for _, r := range h.world.routes {
+		own := *r
+		own.LinkIndex = veth.Attrs().Index
+		if err := h.links.RouteAdd(&own); err != nil {
+			return fmt.Errorf("add route to %s: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
+// portOf names the bridge's end of a link: a world numbers its own hosts.
+func (h *Host) portOf(link string) string {
+	if link == hostLink {
+		return h.port
+	}
+	return "peer" + h.port
+}
+
+// plug makes a link of the host to a world's bridge, which is not up yet.
+func (h *Host) plug(w *World, name string, addrs []netip.Prefix) (netlink.Link, error) {
+	bridgeNS, err := os.Open(w.path)
+	if err != nil {
+		return nil, err
 	}
 	defer bridgeNS.Close()
 	veth := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: hostLink},
-		PeerName:      h.port,
+		LinkAttrs:     netlink.LinkAttrs{Name: name},
+		PeerName:      h.portOf(name),
 		PeerNamespace: netlink.NsFd(bridgeNS.Fd()),
 	}
 	if err := h.links.LinkAdd(veth); err != nil {
-		return fmt.Errorf("add veth: %w", err)
+		return nil, fmt.Errorf("add veth: %w", err)
 	}
-	port, err := h.world.links.LinkByName(h.port)
+	port, err := w.links.LinkByName(h.portOf(name))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	bridge, err := h.world.links.LinkByName(bridgeName)
+	bridge, err := w.links.LinkByName(bridgeName)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := h.world.links.LinkSetMaster(port, bridge); err != nil {
-		return err
+	if err := w.links.LinkSetMaster(port, bridge); err != nil {
+		return nil, err
 	}
-	for _, a := range h.addrs {
+	for _, a := range addrs {
 		if err := addAddress(h.links, veth, a); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return h.SetLink(true)
+	return veth, nil
 }
 
 // SetLink takes the host's link up or down, both ends. Up returns when packets
 // pass: before that the kernel drops them, and a lost first SYN or ARP request
 // costs a second.
-func (h *Host) SetLink(up bool) error {
+func (h *Host) SetLink(up bool) error { return h.setLink(h.world, hostLink, up) }
+
+func (h *Host) setLink(w *World, name string, up bool) error {
 	set := (*netlink.Handle).LinkSetDown
 	if up {
 		set = (*netlink.Handle).LinkSetUp
@@ -121,7 +150,7 @@ func (h *Host) SetLink(up bool) error {
 	ends := []struct {
 		links *netlink.Handle
 		name  string
-	}{{h.links, hostLink}, {h.world.links, h.port}}
+	}{{h.links, name}, {w.links, h.portOf(name)}}
 	for _, end := range ends {
 		link, err := end.links.LinkByName(end.name)
 		if err != nil {
@@ -259,8 +288,10 @@ func (h *Host) Close() {
 		// The link goes now and not when the kernel gets to the namespace, so
 		// that an address may be given to another host at once.
 		if h.links != nil {
-			if link, err := h.links.LinkByName(hostLink); err == nil {
-				h.links.LinkDel(link)
+			for _, name := range []string{hostLink, peerLink} {
+				if link, err := h.links.LinkByName(name); err == nil {
+					h.links.LinkDel(link)
+				}
 			}
 			h.links.Close()
 		}

@@ -58,6 +58,50 @@ func TestWhoAnswers(t *testing.T) {
 	}
 }
 
+// TestPeer: hosts of two worlds reach one another by their own addresses
+// through the router, and no other world.
+func TestPeer(t *testing.T) {
+	w := NewWorld(t)
+	before := w.Host("before")
+	far, router := w.Peer(netip.MustParsePrefix("10.67.0.0/24"), netip.MustParsePrefix("fd67::/64"))
+	here := w.Host("here")
+	far.Host("first") // with the number that the router has in its own world
+	there := far.Host("there")
+	for _, h := range []*Host{here, there} {
+		for _, a := range []netip.Addr{h.Addr4(), h.Addr6()} {
+			h.ServeName(h.Name(), netip.AddrPortFrom(a, 8080).String())
+		}
+	}
+	if a := there.Addr4(); !far.subnet4.Contains(a) {
+		t.Errorf("the far host has %s", a)
+	}
+	for _, each := range []struct{ from, to *Host }{{here, there}, {there, here}} {
+		for _, a := range []netip.Addr{each.to.Addr4(), each.to.Addr6()} {
+			got, err := each.from.Ask(t.Context(), "tcp", netip.AddrPortFrom(a, 8080).String())
+			if err != nil || got.Name != each.to.Name() || got.Peer.Addr() != each.from.addr(func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+				t.Errorf("%s asks %s: %+v (%v)", each.from.Name(), a, got, err)
+			}
+		}
+	}
+	if got := WhoAnswers(t, before, "tcp", netip.AddrPortFrom(there.Addr4(), 8080).String()); got != "" {
+		t.Errorf("a host without a route is answered by %s", got)
+	}
+	if err := router.SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if got, err := here.Ask(ctx, "tcp", netip.AddrPortFrom(there.Addr4(), 8080).String()); err == nil {
+		t.Errorf("without the router %s answers", got.Name)
+	}
+	if err := router.SetLink(true); err != nil {
+		t.Fatal(err)
+	}
+	if got := WhoAnswers(t, there, "tcp", netip.AddrPortFrom(here.Addr4(), 8080).String()); got != "here" {
+		t.Errorf("with the router again %q answers", got)
+	}
+}
+
 func TestAnswerSaysWhoAsked(t *testing.T) {
 	w := NewWorld(t)
 	web, a := w.Host("web"), w.Host("a")

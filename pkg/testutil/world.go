@@ -20,6 +20,9 @@ type World struct {
 	ns    *netns.Handle
 	links *netlink.Handle
 	hosts int
+
+	subnet4, subnet6 netip.Prefix     // that hosts without addresses of their own get one from
+	routes           []*netlink.Route // of hosts that are made from now on
 }
 
 // NewWorld makes a world that ends with the test. The bridge holds 10.66.0.1
@@ -30,7 +33,12 @@ func NewWorld(tb testing.TB) *World {
 	if err := Sweep(); err != nil {
 		tb.Logf("sweep what killed runs left: %s", err)
 	}
-	w := &World{tb: tb}
+	return makeWorld(tb, Subnet4(), Subnet6())
+}
+
+func makeWorld(tb testing.TB, subnet4, subnet6 netip.Prefix) *World {
+	tb.Helper()
+	w := &World{tb: tb, subnet4: subnet4, subnet6: subnet6}
 	var err error
 	if w.path, err = newNetns("world"); err != nil {
 		tb.Fatal(err)
@@ -48,8 +56,8 @@ func NewWorld(tb testing.TB) *World {
 // NS is the namespace of the bridge.
 func (w *World) NS() *netns.Handle { return w.ns }
 
-// Subnet4 and Subnet6 are the prefixes that hosts without addresses of their
-// own get one from.
+// Subnet4 and Subnet6 are the prefixes that hosts of NewWorld without addresses
+// of their own get one from.
 func Subnet4() netip.Prefix { return netip.MustParsePrefix("10.66.0.0/24") }
 func Subnet6() netip.Prefix { return netip.MustParsePrefix("fd66::/64") }
 
@@ -79,7 +87,7 @@ func (w *World) addBridge() error {
 	if err := w.links.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add bridge: %w", err)
 	}
-	for _, p := range []netip.Prefix{Subnet4(), Subnet6()} {
+	for _, p := range []netip.Prefix{w.subnet4, w.subnet6} {
 		router := netip.PrefixFrom(p.Addr().Next(), p.Bits())
 		if err := addAddress(w.links, bridge, router); err != nil {
 			return err
