@@ -112,6 +112,16 @@ int recvmsg6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+/* Whether we may have translated this socket. accept asks for the peer too, so
+ * this comes before the look-ups. Our resolvers, which no sockops program
+ * follows, are on loopback. An MPTCP socket is not known by its cookie. */
+static __always_inline bool may_be_ours(struct bpf_sock_addr *ctx, const struct addr *peer)
+{
+	if (ctx->type != SOCK_STREAM)
+		return true;
+	return is_followed(ctx) || (is_loopback(peer) && !is_own(ctx));
+}
+
 /* The VIP this socket's peer goes by, if we translated it. */
 static __always_inline bool peer_of(struct bpf_sock_addr *ctx, const struct addr *peer, __be16 port, struct datagram *out)
 {
@@ -140,7 +150,7 @@ int getpeername4(struct bpf_sock_addr *ctx)
 	struct addr peer = mapped(ctx->user_ip4);
 	struct datagram shown;
 
-	if (peer_of(ctx, &peer, ctx->user_port, &shown)) {
+	if (may_be_ours(ctx, &peer) && peer_of(ctx, &peer, ctx->user_port, &shown)) {
 		ctx->user_ip4 = shown.addr.w[3];
 		ctx->user_port = shown.port;
 	}
@@ -153,7 +163,7 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	struct addr peer = dst6(ctx);
 	struct datagram shown;
 
-	if (peer_of(ctx, &peer, ctx->user_port, &shown))
+	if (may_be_ours(ctx, &peer) && peer_of(ctx, &peer, ctx->user_port, &shown))
 		store6(ctx, &shown.addr, shown.port);
 	return 1;
 }

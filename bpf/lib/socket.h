@@ -29,6 +29,7 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u8 is_mptcp : 1;
+	__u8 bpf_sock_ops_cb_flags;
 } __attribute__((preserve_access_index));
 
 static __always_inline struct addr mapped(__be32 ip4)
@@ -87,6 +88,23 @@ static __always_inline bool is_subflow(struct bpf_sock_addr *ctx)
 		return false;
 	tp = bpf_skc_to_tcp_sock(sk);
 	return tp && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
+}
+
+/* Whether some sockops program hears of this socket's states, as ours does of
+ * every TCP connection that was translated. */
+static __always_inline bool is_followed(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	return tp && (tp->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static __always_inline bool is_loopback(const struct addr *a)
+{
+	if (is_mapped(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == 0 && a->w[3] == bpf_htonl(1);
 }
 
 /* The caller. What is read of it counts only if is_same_task says so afterwards:

@@ -3,12 +3,10 @@ package proxy
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -23,14 +21,12 @@ const (
 )
 
 // loop is one goroutine with an epoll of its own. Sockets, buffers and pools
-// belong to one loop, so none of them needs a lock. It waits in Go's own
-// poller, which watches the epoll descriptor, and holds no thread meanwhile.
+// belong to one loop, so none of them needs a lock.
 type loop struct {
 	p     *Proxy
 	epfd  int
-	wakes int // eventfd
-	file  *os.File
-	raw   syscall.RawConn
+	wakes int      // eventfd
+	park  *parking // nil: waits in epoll itself
 	rand  *rand.Rand
 	done  chan struct{}
 
@@ -101,12 +97,10 @@ func (l *loop) open() (err error) {
 			return err
 		}
 	}
-	// Non-blocking, or package os would not give it to the poller.
-	if err := unix.SetNonblock(l.epfd, true); err != nil {
-		return err
+	if runtime.GOMAXPROCS(0) > 1 {
+		return nil
 	}
-	l.file = os.NewFile(uintptr(l.epfd), "epoll")
-	l.raw, err = l.file.SyscallConn()
+	l.park, err = newParking(l.epfd)
 	return err
 }
 
@@ -116,8 +110,8 @@ func (l *loop) release() {
 			unix.Close(fd)
 		}
 	}
-	if l.file != nil {
-		l.file.Close()
+	if l.park != nil {
+		l.park.close()
 	} else if l.epfd >= 0 {
 		unix.Close(l.epfd)
 	}
@@ -127,33 +121,12 @@ func (l *loop) release() {
 func (l *loop) run() {
 	defer close(l.done)
 	defer l.release()
-	err := l.raw.Read(func(uintptr) bool {
-		for {
-			n := l.poll()
-			if l.closing {
-				return true
-			}
-			if n == 0 && len(l.queue) == 0 && len(l.reads) == 0 {
-				return false
-			}
-			l.turn(n)
-		}
-	})
-	if err != nil && !l.closing {
-		panic("wait for epoll: " + err.Error()) // nothing but our own close ends the descriptor
+	for !l.closing {
+		l.turn(l.wait())
 	}
 	for _, co := range l.spare {
 		co.stop()
 	}
-}
-
-// poll takes the events that are there, without waiting.
-func (l *loop) poll() int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])), batch, 0, 0, 0)
-	if errno != 0 {
-		return 0 // EINTR: it is level-triggered towards Go's poller
-	}
-	return int(n)
 }
 
 // turn handles a batch: events, then what they made ready.

@@ -79,11 +79,12 @@ func (l *loop) expire() {
 // it does not hear: it wakes once for nothing.
 func (l *loop) setTimer() {
 	s := &l.timers
-	if s.soonest == 0 || s.armed != 0 && s.armed <= s.soonest {
+	// One wakeup for what is due about the same time.
+	due := s.soonest + int64(timerSlack)
+	if s.soonest == 0 || s.armed != 0 && s.armed <= due {
 		return
 	}
-	// One wakeup for what is due about the same time.
-	s.armed = s.soonest + int64(timerSlack)
+	s.armed = due
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, s.armed-l.now))}
 	if err := unix.TimerfdSettime(s.fd, 0, &spec, nil); err != nil {
 		panic("set timerfd: " + err.Error()) // only bad arguments fail
