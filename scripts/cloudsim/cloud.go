@@ -38,6 +38,7 @@ type cloudService struct {
 	name      string
 	revision  int64
 	instances map[string]map[string]string
+	booked    map[string]bool // those that are there or will be
 	list      []types.HttpInstanceSummary // of the revision; nil: to be made
 }
 
@@ -205,7 +206,7 @@ func (c *client) CreateService(_ context.Context, in *sd.CreateServiceInput, _ .
 	if c.services[*in.Name] != nil {
 		return nil, &types.ServiceAlreadyExists{ServiceId: in.Name}
 	}
-	s := &cloudService{name: *in.Name, revision: 1, instances: map[string]map[string]string{}}
+	s := &cloudService{name: *in.Name, revision: 1, instances: map[string]map[string]string{}, booked: map[string]bool{}}
 	c.services[s.name] = s
 	c.order = append(c.order, s)
 	return &sd.CreateServiceOutput{Service: &types.Service{Id: in.Name}}, nil
@@ -217,9 +218,10 @@ func (c *client) RegisterInstance(_ context.Context, in *sd.RegisterInstanceInpu
 	if err != nil {
 		return nil, err
 	}
-	if len(s.instances) >= 1000 && s.instances[*in.InstanceId] == nil {
+	if len(s.booked) >= serviceInstances && !s.booked[*in.InstanceId] {
 		return nil, &types.ResourceLimitExceeded{}
 	}
+	s.booked[*in.InstanceId] = true
 	c.later(s, *in.InstanceId, in.Attributes)
 	return &sd.RegisterInstanceOutput{}, nil
 }
@@ -230,6 +232,7 @@ func (c *client) DeregisterInstance(_ context.Context, in *sd.DeregisterInstance
 	if err != nil {
 		return nil, err
 	}
+	delete(s.booked, *in.InstanceId)
 	c.later(s, *in.InstanceId, nil)
 	return &sd.DeregisterInstanceOutput{}, nil
 }

@@ -72,6 +72,20 @@ func TestDeployments(t *testing.T) {
 	}
 }
 
+// TestFullService: no service has more instances than Cloud Map lets it have,
+// however many nodes begin at once; the index goes on in another.
+func TestFullService(t *testing.T) {
+	sc := fleetOf(serviceInstances+50, 1).over(0)
+	sc.deploys, sc.length, sc.sample = 0, time.Minute, 3
+	r, err := simulate(t.Context(), sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := sc.nodes + sc.perService; r.largest > serviceInstances || r.instances != want {
+		t.Errorf("%d instances, %d in one service, want %d and at most %d", r.instances, r.largest, want, serviceInstances)
+	}
+}
+
 // TestBroken: a fleet beyond a quota is said to be.
 func TestBroken(t *testing.T) {
 	r := result{
