@@ -20,6 +20,7 @@ import (
 // that node publishes. One that is stopped drains, as the other node sees, and
 // is deregistered when it has gone, without a failed GET.
 func TestClusterECS(t *testing.T) {
+	t.Parallel()
 	begun := time.Now()
 	lap := func(what string) { t.Logf("%5.1f s: %s", time.Since(begun).Seconds(), what) }
 	c := newCluster(t, "B")

@@ -15,6 +15,7 @@ import (
 // addresses. When the way between them is cut no GET fails on either side, the
 // far side's AWS being away with it, and the two are one again afterwards.
 func TestClusterPeered(t *testing.T) {
+	t.Parallel()
 	testutil.RequireRoot(t)
 	w := testutil.NewWorld(t)
 	far, router := w.Peer(netip.MustParsePrefix("10.67.0.0/24"), netip.MustParsePrefix("fd67::/64"))

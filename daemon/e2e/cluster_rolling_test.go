@@ -189,6 +189,7 @@ func TestClusterRolling(t *testing.T) {
 // the server of a third node answers those that the old one does not any more.
 // It has the new one soon after AWS is back.
 func TestClusterAwayRolling(t *testing.T) {
+	t.Parallel()
 	f := newFleet(newCluster(t, "A", "B", "C"))
 	a, b, c := f.nodes["A"], f.nodes["B"], f.nodes["C"]
 	f.serve("a1")

@@ -19,7 +19,6 @@ import (
 // TestClusterFollows: what one node publishes is reached by name from the
 // others, and so are its changes, with AWS there or away.
 func TestClusterFollows(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, "A", "B", "C")
 	a, b, other := c.nodes["A"], c.nodes["B"], c.nodes["C"]
 	one, two, three := c.serve("one"), c.serve("two"), c.serve("three")
