@@ -33,7 +33,7 @@ func (d *demo) cleanUp(ctx context.Context) error {
 		if text, err := d.daemon.connectd(ctx, "unload"); err != nil {
 			errs = append(errs, err)
 		} else {
-			d.say("connectd unload: %s", summary(text))
+			d.Say("connectd unload: %s", summary(text))
 		}
 	}
 	if d.serve != nil {
@@ -46,7 +46,7 @@ func (d *demo) cleanUp(ctx context.Context) error {
 	if left := leftovers(d.name); len(left) > 0 {
 		errs = append(errs, fmt.Errorf("left behind: %s", strings.Join(left, ", ")))
 	} else {
-		d.say("no process, namespace, cgroup, pin or file of %s is left", d.name)
+		d.Say("no process, namespace, cgroup, pin or file of %s is left", d.name)
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"connectd/daemon/demo/report"
 )
 
 // AWS is what the nodes of a cluster demo share: a Cloud Map with the
@@ -31,7 +33,7 @@ type AWS interface {
 
 // cluster is one run of the cluster demo.
 type cluster struct {
-	*report
+	*report.Report
 	opts    Options
 	name    string
 	aws     AWS
@@ -67,24 +69,8 @@ func RunCluster(ctx context.Context, out io.Writer, opts Options, aws AWS) error
 		return err
 	}
 	steps := clusterSteps()
-	c := &cluster{report: newReport(out, len(steps)+1), opts: opts, name: name, aws: aws, servers: map[string]*place{}, ends: map[string]io.Closer{}}
-	return c.whole(ctx, c.perform, c.showLogs, c.cleanUp)
-}
-
-func (c *cluster) perform(ctx context.Context) error {
-	for i, s := range clusterSteps() {
-		err := c.step(i+1, s.title, func() error {
-			err := s.run(c, ctx)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
-		}
-	}
-	return nil
+	c := &cluster{Report: report.New(out, len(steps)), opts: opts, name: name, aws: aws, servers: map[string]*place{}, ends: map[string]io.Closer{}}
+	return report.Run(ctx, c.Report, c, steps, report.Demo{Sweep: sweep, Logs: c.showLogs, CleanUp: c.cleanUp, CleanTime: cleanTimeout})
 }
 
 // make makes the places, the servers and AWS.
@@ -142,7 +128,7 @@ func (c *cluster) make(context.Context) (err error) {
 		m.place.env, end = c.aws.Serve(ln, "i-"+letter, "us-east-1"+letter, m.place.addr.String())
 		c.closers = append(c.closers, closing(end))
 	}
-	c.say("three nodes, each with its own daemon, bpffs directory, state, cgroup and client; one AWS")
+	c.Say("three nodes, each with its own daemon, bpffs directory, state, cgroup and client; one AWS")
 	return nil
 }
 
@@ -176,7 +162,7 @@ func (c *cluster) member(letter string, host func(cgroup, name, etc string) (*pl
 		return nil, err
 	}
 	c.nodes = append(c.nodes, m) // from here on it is closed
-	m.look(c.opts, c.report)
+	m.look(c.opts, c.Report)
 	if err := m.write("connectd.yaml", fmt.Sprintf(clusterConfig, dir, filepath.Join(bpffsDir, m.world.name), m.cgroup, metricsAddr, m.client.netnsPath, etc)); err != nil {
 		return nil, err
 	}
@@ -245,7 +231,7 @@ func (c *cluster) cleanUp(ctx context.Context) error {
 	if left := leftovers(c.name); len(left) > 0 {
 		errs = append(errs, fmt.Errorf("left behind: %s", strings.Join(left, ", ")))
 	} else {
-		c.say("no process, namespace, cgroup, pin or file of %s is left", c.name)
+		c.Say("no process, namespace, cgroup, pin or file of %s is left", c.name)
 	}
 	return errors.Join(errs...)
 }
@@ -255,8 +241,8 @@ func (c *cluster) showLogs() {
 		path := filepath.Join(m.world.dir, daemonLog)
 		text, _ := os.ReadFile(path)
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		c.line("\nThe end of %s:", path)
-		c.show(strings.Join(lines[max(0, len(lines)-20):], "\n"), 20)
+		c.Line("\nThe end of %s:", path)
+		c.Show(strings.Join(lines[max(0, len(lines)-20):], "\n"), 20)
 	}
 }
 

@@ -94,7 +94,7 @@ func (c *cluster) replace(ctx context.Context) error {
 		if by["orders-a"] == 0 || by["orders-a2"] == 0 {
 			return fmt.Errorf("%s: %v answered, want the old server and the new one", method, by)
 		}
-		c.say("%d %ss, none failed, the slowest took %.2f s; answered by %v", requests, method, slowest, by)
+		c.Say("%d %ss, none failed, the slowest took %.2f s; answered by %v", requests, method, slowest, by)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (c *cluster) kill(ctx context.Context) error {
 	case by["orders-c"] == 0:
 		return fmt.Errorf("node c never answered, so its end shows nothing")
 	}
-	c.say("%d requests, none failed, the slowest took %.2f s; answered by %v", requests, slowest, by)
-	c.say("its instances go when ECS says that the container instance has gone, 15 to 20 minutes later")
+	c.Say("%d requests, none failed, the slowest took %.2f s; answered by %v", requests, slowest, by)
+	c.Say("its instances go when ECS says that the container instance has gone, 15 to 20 minutes later")
 	return nil
 }

@@ -7,25 +7,22 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
-type clusterStep struct {
-	title string
-	run   func(*cluster, context.Context) error
-}
-
-func clusterSteps() []clusterStep {
-	return []clusterStep{
-		{"make three nodes on a bridge, servers, clients, and an AWS", (*cluster).make},
-		{"run a daemon on each node", (*cluster).runDaemons},
-		{"what node a publishes is reached by name from b and c within 5 s", (*cluster).publishFirst},
-		{"node c publishes more of the same service", (*cluster).publishMore},
-		{"AWS goes away: b restarts, a changes, and all that was known goes on", (*cluster).outage},
-		{"AWS is back: b and c catch up", (*cluster).catchUp},
-		{"a server of node a is taken out under GETs and POSTs from b: none fails", (*cluster).replace},
-		{"half of a service is made by ECS: 1 %, 50 %, 100 % and 0 % of it for connectd", (*cluster).weights},
-		{"node c dies under load, without leave: no GET fails", (*cluster).kill},
-		{"what the command line of node b shows", (*cluster).commandLine},
+func clusterSteps() []report.Step[*cluster] {
+	return []report.Step[*cluster]{
+		{Title: "make three nodes on a bridge, servers, clients, and an AWS", Run: (*cluster).make},
+		{Title: "run a daemon on each node", Run: (*cluster).runDaemons},
+		{Title: "what node a publishes is reached by name from b and c within 5 s", Run: (*cluster).publishFirst},
+		{Title: "node c publishes more of the same service", Run: (*cluster).publishMore},
+		{Title: "AWS goes away: b restarts, a changes, and all that was known goes on", Run: (*cluster).outage},
+		{Title: "AWS is back: b and c catch up", Run: (*cluster).catchUp},
+		{Title: "a server of node a is taken out under GETs and POSTs from b: none fails", Run: (*cluster).replace},
+		{Title: "half of a service is made by ECS: 1 %, 50 %, 100 % and 0 % of it for connectd", Run: (*cluster).weights},
+		{Title: "node c dies under load, without leave: no GET fails", Run: (*cluster).kill},
+		{Title: "what the command line of node b shows", Run: (*cluster).commandLine},
 	}
 }
 
@@ -35,7 +32,7 @@ func (c *cluster) runDaemons(ctx context.Context) error {
 			return fmt.Errorf("node %s: %w", m.letter, err)
 		}
 	}
-	c.say("ready: %d nodes", len(c.nodes))
+	c.Say("ready: %d nodes", len(c.nodes))
 	return nil
 }
 
@@ -83,7 +80,7 @@ func (c *cluster) reach(ctx context.Context, within time.Duration, m *member, na
 	if err != nil {
 		return fmt.Errorf("on node %s: %w", m.letter, err)
 	}
-	c.say("%s: curl http://%s is answered by %s after %.1f s", m.letter, name, strings.Join(by, " and "), time.Since(begun).Seconds())
+	c.Say("%s: curl http://%s is answered by %s after %.1f s", m.letter, name, strings.Join(by, " and "), time.Since(begun).Seconds())
 	return nil
 }
 
@@ -114,7 +111,7 @@ func (c *cluster) publishMore(ctx context.Context) error {
 	if err := c.reachAll(ctx, 10*time.Second, c.nodes, "orders", "orders-a", "orders-c"); err != nil {
 		return err
 	}
-	c.say("Cloud Map's cd--orders: %s", strings.Join(c.aws.Instances("cd--orders"), ", "))
+	c.Say("Cloud Map's cd--orders: %s", strings.Join(c.aws.Instances("cd--orders"), ", "))
 	return nil
 }
 
@@ -176,7 +173,7 @@ func (c *cluster) weights(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("on node %s: %w", m.letter, err)
 			}
-			c.say("%s: at %3d %%: %3d of %d from connectd's half, %3d from ECS's", m.letter, percent, got["pay-a"], times, got["pay-ecs"])
+			c.Say("%s: at %3d %%: %3d of %d from connectd's half, %3d from ECS's", m.letter, percent, got["pay-a"], times, got["pay-ecs"])
 		}
 	}
 	return nil
@@ -188,8 +185,8 @@ func (c *cluster) commandLine(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.say("connectd %s:", args[0])
-		c.show(text, 12)
+		c.Say("connectd %s:", args[0])
+		c.Show(text, 12)
 	}
 	return nil
 }

@@ -193,8 +193,8 @@ func (d *demo) showLogs() {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		d.line("\nThe end of %s:", path)
-		d.show(strings.Join(lines[max(0, len(lines)-most):], "\n"), most)
-		d.line("")
+		d.Line("\nThe end of %s:", path)
+		d.Show(strings.Join(lines[max(0, len(lines)-most):], "\n"), most)
+		d.Line("")
 	}
 }

@@ -9,11 +9,11 @@ package demo
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 // cleanTimeout bounds the clean-up, which goes on after Ctrl-C.
@@ -28,7 +28,7 @@ type Options struct {
 
 // demo is one run.
 type demo struct {
-	*report
+	*report.Report
 	opts   Options
 	name   string // begins every name outside of the process
 	world  *world
@@ -41,31 +41,24 @@ type demo struct {
 	terminated int    // of them ended by connectd so far, as it should
 }
 
-// step is one thing shown. It says what came of it, and returns an error
-// unless it held.
-type step struct {
-	title string
-	run   func(*demo, context.Context) error
-}
-
-func steps() []step {
-	return []step{
-		{"make namespaces on a bridge, servers and clients in them", (*demo).make},
-		{"run the daemon", (*demo).runDaemon},
-		{"names resolve, whatever resolver a program has", (*demo).resolveNames},
-		{"a program outside connectd's clients sees nothing of it", (*demo).outsider},
-		{"curl by name: it sees the VIP, the server sees curl's own address", (*demo).addresses},
-		{"new connections spread over endpoints by weight", (*demo).spread},
-		{"redis-cli and UDP by name", (*demo).otherProtocols},
-		{"an nginx is killed under load, avoided, and used again when it is back", (*demo).kill},
-		{"a server whose health check fails is left, and its connections end", (*demo).failCheck},
-		{"drain an endpoint under load", (*demo).drain},
-		{"an HTTP service: requests that an endpoint refuses are made again, if they may", (*demo).requests},
-		{"a new service appears to a running process", (*demo).newService},
-		{"what the command line shows", (*demo).commandLine},
-		{"what the metrics say", (*demo).metrics},
-		{"kill -9 the daemon under load, and start it again", (*demo).restartKilled},
-		{"stop the daemon with SIGTERM under load, and start it again", (*demo).restartStopped},
+func steps() []report.Step[*demo] {
+	return []report.Step[*demo]{
+		{Title: "make namespaces on a bridge, servers and clients in them", Run: (*demo).make},
+		{Title: "run the daemon", Run: (*demo).runDaemon},
+		{Title: "names resolve, whatever resolver a program has", Run: (*demo).resolveNames},
+		{Title: "a program outside connectd's clients sees nothing of it", Run: (*demo).outsider},
+		{Title: "curl by name: it sees the VIP, the server sees curl's own address", Run: (*demo).addresses},
+		{Title: "new connections spread over endpoints by weight", Run: (*demo).spread},
+		{Title: "redis-cli and UDP by name", Run: (*demo).otherProtocols},
+		{Title: "an nginx is killed under load, avoided, and used again when it is back", Run: (*demo).kill},
+		{Title: "a server whose health check fails is left, and its connections end", Run: (*demo).failCheck},
+		{Title: "drain an endpoint under load", Run: (*demo).drain},
+		{Title: "an HTTP service: requests that an endpoint refuses are made again, if they may", Run: (*demo).requests},
+		{Title: "a new service appears to a running process", Run: (*demo).newService},
+		{Title: "what the command line shows", Run: (*demo).commandLine},
+		{Title: "what the metrics say", Run: (*demo).metrics},
+		{Title: "kill -9 the daemon under load, and start it again", Run: (*demo).restartKilled},
+		{Title: "stop the daemon with SIGTERM under load, and start it again", Run: (*demo).restartStopped},
 	}
 }
 
@@ -89,58 +82,20 @@ func Run(ctx context.Context, out io.Writer, opts Options) error {
 			return err
 		}
 	}
-	d := &demo{report: newReport(out, len(steps())+1), opts: opts, name: name}
-	return d.whole(ctx, d.perform, d.showLogs, d.cleanUp)
+	d := &demo{Report: report.New(out, len(steps())), opts: opts, name: name}
+	return report.Run(ctx, d.Report, d, steps(), report.Demo{
+		Sweep: sweep, Logs: d.showLogs, CleanUp: d.cleanUp, CleanTime: cleanTimeout, Linger: func() { d.linger(ctx) },
+	})
 }
 
-// whole is a demo from the sweep to the verdict.
-func (d *report) whole(ctx context.Context, perform func(context.Context) error, showLogs func(), cleanUp func(context.Context) error) error {
-	swept, err := sweep()
-	if err != nil {
-		return fmt.Errorf("sweep what a killed demo left: %w", err)
+// linger keeps everything until ctx ends, if that is wanted.
+func (d *demo) linger(ctx context.Context) {
+	if !d.opts.Keep {
+		return
 	}
-	for _, name := range swept {
-		d.say("swept what a killed demo left: %s", name)
-	}
-	started := time.Now()
-	err = perform(ctx)
-	if err != nil && ctx.Err() == nil {
-		showLogs()
-	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
-	defer cancel()
-	err = errors.Join(err, d.step(d.total, "clean up", func() error { return cleanUp(clean) }))
-	if err != nil {
-		how := "failed"
-		if ctx.Err() != nil {
-			how = "was stopped"
-		}
-		d.line("\nThe demo %s after %.1f s.", how, time.Since(started).Seconds())
-		return err
-	}
-	d.line("\nAll of it held, in %.1f s, and nothing is left behind.", time.Since(started).Seconds())
-	return nil
-}
-
-func (d *demo) perform(ctx context.Context) error {
-	for i, s := range steps() {
-		err := d.step(i+1, s.title, func() error {
-			err := s.run(d, ctx)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
-		}
-	}
-	if d.opts.Keep {
-		d.line("\nEverything stays until Ctrl-C. Look around, and be a client (the hooks see the demo's cgroup only):")
-		d.say("%s -c %s status", d.opts.Binary, d.daemon.config)
-		d.say("sh -c 'echo $$ >%s/cgroup.procs; exec ip netns exec %s curl http://%s'", d.world.web.cgroup.Name(), d.world.web.netnsName(), d.vip)
-		d.line("")
-		<-ctx.Done()
-	}
-	return nil
+	d.Line("\nEverything stays until Ctrl-C. Look around, and be a client (the hooks see the demo's cgroup only):")
+	d.Say("%s -c %s status", d.opts.Binary, d.daemon.config)
+	d.Say("sh -c 'echo $$ >%s/cgroup.procs; exec ip netns exec %s curl http://%s'", d.world.web.cgroup.Name(), d.world.web.netnsName(), d.vip)
+	d.Line("")
+	<-ctx.Done()
 }

@@ -42,13 +42,13 @@ func (d *demo) spread(ctx context.Context) error {
 		}
 	}
 	weights := map[string]float64{"a": 1, "b": 1, "c": 3}
-	d.say("%d requests of curl, each with a connection of its own", requests)
-	d.say("  server  weight  expected  got")
+	d.Say("%d requests of curl, each with a connection of its own", requests)
+	d.Say("  server  weight  expected  got")
 	var wrong []string
 	total := 0
 	for _, name := range slices.Sorted(maps.Keys(weights)) {
 		expected := requests * weights[name] / 5
-		d.say("  %-7s %6.0f  %8.0f  %3d", name, weights[name], expected, got[name])
+		d.Say("  %-7s %6.0f  %8.0f  %3d", name, weights[name], expected, got[name])
 		total += got[name]
 		if math.Abs(float64(got[name])-expected) > 0.05*requests {
 			wrong = append(wrong, name)
@@ -117,11 +117,11 @@ func (d *demo) kill(ctx context.Context) error {
 		return err
 	}
 	if all.Failed == 0 {
-		d.say("kill -9 nginx b: no connect of %d failed", all.OK)
+		d.Say("kill -9 nginx b: no connect of %d failed", all.OK)
 	} else {
-		d.say("kill -9 nginx b: %d of %d connects failed, the last one %d ms after the kill", all.Failed, all.OK+all.Failed, all.LastFailure.Sub(killed).Milliseconds())
+		d.Say("kill -9 nginx b: %d of %d connects failed, the last one %d ms after the kill", all.Failed, all.OK+all.Failed, all.LastFailure.Sub(killed).Milliseconds())
 	}
-	d.say("the second from %s on: %d connections, %d failed, by %s", bound, quiet.OK, quiet.Failed, counts(nonZero(quiet.ByServer)))
+	d.Say("the second from %s on: %d connections, %d failed, by %s", bound, quiet.OK, quiet.Failed, counts(nonZero(quiet.ByServer)))
 	if quiet.Failed > 0 || quiet.ByServer["b"] > 0 || quiet.OK < 50 {
 		return fmt.Errorf("nginx b is not avoided: %s", quiet.LastError)
 	}
@@ -134,7 +134,7 @@ func (d *demo) kill(ctx context.Context) error {
 	}
 	for _, e := range list {
 		if e.Address.Addr() == d.world.orders["b"].addr {
-			d.say("connectd endpoints says: %s %s, %s", e.Address, e.State, e.Reason)
+			d.Say("connectd endpoints says: %s %s, %s", e.Address, e.State, e.Reason)
 		}
 	}
 	if err := d.serve.startNginx("b"); err != nil {
@@ -159,7 +159,7 @@ func (d *demo) usedAgain(ctx context.Context, server string) error {
 	if err != nil {
 		return fmt.Errorf("nginx %s is not used again: %w", server, err)
 	}
-	d.say("nginx %s is used again, %d ms after it became active", server, time.Since(started).Milliseconds())
+	d.Say("nginx %s is used again, %d ms after it became active", server, time.Since(started).Milliseconds())
 	return nil
 }
 

@@ -26,18 +26,18 @@ func (d *demo) failCheck(ctx context.Context) error {
 		return err
 	}
 	mine := len(held) - connections // those before are another step's
-	d.say("%d connections are open, %s", connections, counts(byServer(held[mine:])))
+	d.Say("%d connections are open, %s", connections, counts(byServer(held[mine:])))
 	told := time.Now()
 	d.serve.api["a"].sick.Store(true)
 	if err := d.waitStates(ctx, "prod/api", "unhealthy active"); err != nil {
 		return err
 	}
-	d.say("api a was told to fail: unhealthy after %d ms", time.Since(told).Milliseconds())
+	d.Say("api a was told to fail: unhealthy after %d ms", time.Since(told).Milliseconds())
 	ended, err := d.waitEnded(ctx, mine, "a", 3*time.Second)
 	if err != nil {
 		return err
 	}
-	d.say("its %d connections were ended at once; those to b go on", ended)
+	d.Say("its %d connections were ended at once; those to b go on", ended)
 	got := map[string]int{}
 	for range 20 {
 		r, err := d.web.ask(ctx, request{Op: "get", Target: "api:80"})
@@ -46,7 +46,7 @@ func (d *demo) failCheck(ctx context.Context) error {
 		}
 		got[firstWord(r.Text)]++
 	}
-	d.say("20 new connections: %s", counts(got))
+	d.Say("20 new connections: %s", counts(got))
 	if got["b"] != 20 {
 		return errors.New("new connections still go to a")
 	}
@@ -54,7 +54,7 @@ func (d *demo) failCheck(ctx context.Context) error {
 	if err := d.waitStates(ctx, "prod/api", "active active"); err != nil {
 		return err
 	}
-	d.say("api a was told to be well: active again")
+	d.Say("api a was told to be well: active again")
 	return nil
 }
 
@@ -68,7 +68,7 @@ func (d *demo) drain(ctx context.Context) error {
 		return err
 	}
 	mine := len(held) - connections
-	d.say("%d connections are open: %s", connections, counts(byServer(held[mine:])))
+	d.Say("%d connections are open: %s", connections, counts(byServer(held[mine:])))
 	if byServer(held[mine:])["a"] == 0 {
 		return errors.New("none of them to a")
 	}
@@ -81,7 +81,7 @@ func (d *demo) drain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("connectd drain prod/orders %s: %s", address, strings.TrimSpace(text))
+		d.Say("connectd drain prod/orders %s: %s", address, strings.TrimSpace(text))
 		// Requests that had their connection before are through by then.
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return err
@@ -109,7 +109,7 @@ func (d *demo) drain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("in 0.8 s then: %d new connections, %s; the old ones go on", window.OK, counts(nonZero(window.ByServer)))
+	d.Say("in 0.8 s then: %d new connections, %s; the old ones go on", window.OK, counts(nonZero(window.ByServer)))
 	if window.ByServer["a"] > 0 || window.OK < 50 || all.Failed > 0 {
 		return fmt.Errorf("%d new connections to a, %d failed: %s", window.ByServer["a"], all.Failed, all.LastError)
 	}
@@ -137,12 +137,12 @@ func (d *demo) deadline(ctx context.Context, mine int, begun time.Time) error {
 			continue
 		}
 		after := h.Ended.Sub(begun)
-		d.say("a connection to a ended %.1f s after the drain began, deadline %s: %s", after.Seconds(), drainDeadline, h.Error)
+		d.Say("a connection to a ended %.1f s after the drain began, deadline %s: %s", after.Seconds(), drainDeadline, h.Error)
 		if after < drainDeadline-10*time.Millisecond {
 			return errors.New("it ended before the deadline")
 		}
 	}
-	d.say("%d ended, the %d others go on", ended, d.held)
+	d.Say("%d ended, the %d others go on", ended, d.held)
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (d *demo) newService(ctx context.Context) error {
 	if _, err := d.web.resolve(ctx, "late"); err == nil {
 		return errors.New("late resolves before it exists")
 	}
-	d.say("process %d: late does not resolve", d.web.process.pid())
+	d.Say("process %d: late does not resolve", d.web.process.pid())
 	written := time.Now()
 	err := d.daemon.write("catalog-late.yaml", fmt.Sprintf(`namespace: prod
 services:
@@ -170,7 +170,7 @@ services:
 	if err != nil {
 		return err
 	}
-	d.say("a catalog file was added: %d ms later the same process %d has an answer of late, by way of %s: %s",
+	d.Say("a catalog file was added: %d ms later the same process %d has an answer of late, by way of %s: %s",
 		time.Since(written).Milliseconds(), d.web.process.pid(), r.Peer, strings.TrimSpace(r.Text))
 	return nil
 }

@@ -18,8 +18,8 @@ func (d *demo) requests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("%d GETs over one connection, while a answers every other request with 503", count)
-	d.say("  curl saw %d x 200, by %s; servers got %d tries, of which a refused %d",
+	d.Say("%d GETs over one connection, while a answers every other request with 503", count)
+	d.Say("  curl saw %d x 200, by %s; servers got %d tries, of which a refused %d",
 		gets.ok, counts(gets.byServer), gets.tries, gets.refused)
 	if gets.ok != count || gets.failed != 0 || len(gets.byServer) != 2 {
 		return fmt.Errorf("curl saw %d other answers, and both servers should have answered", gets.failed)
@@ -31,8 +31,8 @@ func (d *demo) requests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("%d POSTs, which may not be made twice", count)
-	d.say("  curl saw %d x 200 and %d x 503; servers got %d tries, of which a refused %d", posts.ok, posts.failed, posts.tries, posts.refused)
+	d.Say("%d POSTs, which may not be made twice", count)
+	d.Say("  curl saw %d x 200 and %d x 503; servers got %d tries, of which a refused %d", posts.ok, posts.failed, posts.tries, posts.refused)
 	if posts.tries != count || posts.refused == 0 || posts.failed != posts.refused {
 		return errors.New("a POST was made again, or its answer is not the client's")
 	}

@@ -18,29 +18,29 @@ func (d *demo) make(ctx context.Context) (err error) {
 	if d.web, err = startClient(d.world.web, d.serve.log); err != nil {
 		return err
 	}
-	d.say("servers: nginx a, b (weight 1), c (weight 3); redis; built-in HTTP and UDP a, b; a DNS resolver")
-	d.say("clients: web (a network namespace), cron (a cgroup), and stranger, which connectd is not told of")
+	d.Say("servers: nginx a, b (weight 1), c (weight 3); redis; built-in HTTP and UDP a, b; a DNS resolver")
+	d.Say("clients: web (a network namespace), cron (a cgroup), and stranger, which connectd is not told of")
 	return nil
 }
 
 func (d *demo) runDaemon(ctx context.Context) (err error) {
-	if d.daemon, err = newDaemon(d.world, d.opts, d.report); err != nil {
+	if d.daemon, err = newDaemon(d.world, d.opts, d.Report); err != nil {
 		return err
 	}
 	text, err := d.daemon.connectd(ctx, "check")
 	if err != nil {
 		return err
 	}
-	d.say("connectd check: %s", strings.TrimSpace(text))
+	d.Say("connectd check: %s", strings.TrimSpace(text))
 	started := time.Now()
 	if err := d.daemon.start(ctx); err != nil {
 		return err
 	}
-	d.say("connectd run: pid %d, ready after %d ms", d.daemon.process.pid(), time.Since(started).Milliseconds())
+	d.Say("connectd run: pid %d, ready after %d ms", d.daemon.process.pid(), time.Since(started).Milliseconds())
 	if err := d.waitStates(ctx, "prod/orders", "active active active"); err != nil {
 		return err
 	}
-	d.say("all endpoints passed their first health check after %d ms", time.Since(started).Milliseconds())
+	d.Say("all endpoints passed their first health check after %d ms", time.Since(started).Milliseconds())
 	return nil
 }
 
@@ -65,7 +65,7 @@ func (d *demo) resolveNames(ctx context.Context) error {
 		return fmt.Errorf("orders is %s, no VIP", vip)
 	}
 	d.vip = vip.String()
-	d.say("%-30s orders = %s", "Go, in a process that runs", d.vip)
+	d.Say("%-30s orders = %s", "Go, in a process that runs", d.vip)
 	for _, l := range lookups {
 		if err := d.lookUp(ctx, d.world.web, l.title, l.argv, "orders", d.vip); err != nil {
 			return err
@@ -79,7 +79,7 @@ func (d *demo) resolveNames(ctx context.Context) error {
 			return err
 		}
 	}
-	d.say("%s is outside: the client's own resolver answered, asked from inside its namespace", outsideName)
+	d.Say("%s is outside: the client's own resolver answered, asked from inside its namespace", outsideName)
 	return nil
 }
 
@@ -89,7 +89,7 @@ func (d *demo) lookUp(ctx context.Context, p *place, title string, argv []string
 	if !strings.Contains(text, want) {
 		return fmt.Errorf("%s does not say that %s is %s, but %q (%v)", title, name, want, text, err)
 	}
-	d.say("%-30s %s = %s", title, name, want)
+	d.Say("%-30s %s = %s", title, name, want)
 	return nil
 }
 
@@ -98,12 +98,12 @@ func (d *demo) outsider(ctx context.Context) error {
 	if err == nil {
 		return fmt.Errorf("orders resolves to %q", text)
 	}
-	d.say("getent orders: no such name")
+	d.Say("getent orders: no such name")
 	text, err = d.world.stranger.output(ctx, "curl", "-sS", "--max-time", "2", "http://"+d.vip)
 	if err == nil {
 		return fmt.Errorf("the VIP leads to %q", text)
 	}
-	d.say("curl %s: it leads nowhere", d.vip)
+	d.Say("curl %s: it leads nowhere", d.vip)
 	return nil
 }
 
@@ -121,7 +121,7 @@ func (d *demo) addresses(ctx context.Context) error {
 			return fmt.Errorf("curl says %q", text)
 		}
 		server, seen, peer, local := got[0], got[1], got[2]+":"+got[3], got[4]
-		d.say("%-5s curl http://orders: nginx %s answers; curl sees %s; nginx sees %s", c.title, server, peer, seen)
+		d.Say("%-5s curl http://orders: nginx %s answers; curl sees %s; nginx sees %s", c.title, server, peer, seen)
 		if peer != d.vip+":80" {
 			return fmt.Errorf("curl sees %s, not the VIP %s:80", peer, d.vip)
 		}
@@ -144,7 +144,7 @@ func (d *demo) otherProtocols(ctx context.Context) error {
 			return err
 		}
 		text = strings.TrimSpace(text)
-		d.say("redis-cli %s: %s", strings.Join(args, " "), text)
+		d.Say("redis-cli %s: %s", strings.Join(args, " "), text)
 		if text != c.want {
 			return fmt.Errorf("redis says %q, want %q", text, c.want)
 		}
@@ -161,7 +161,7 @@ func (d *demo) otherProtocols(ctx context.Context) error {
 		}
 		seen[fields[0]]++
 	}
-	d.say("UDP to echo:7, 8 sockets: %s", counts(seen))
+	d.Say("UDP to echo:7, 8 sockets: %s", counts(seen))
 	if len(seen) != 2 {
 		return errors.New("UDP does not spread over both endpoints")
 	}

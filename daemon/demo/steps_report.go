@@ -21,8 +21,8 @@ func (d *demo) commandLine(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("connectd %s", strings.Join(c.args, " "))
-		d.show(text, c.lines)
+		d.Say("connectd %s", strings.Join(c.args, " "))
+		d.Show(text, c.lines)
 	}
 	s, err := ask[control.Status](ctx, d.daemon, "status")
 	if err != nil {
@@ -89,7 +89,7 @@ func (d *demo) metrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("http://%s/metrics has %d series", metricsAddr, len(samples))
+	d.Say("http://%s/metrics has %d series", metricsAddr, len(samples))
 	for _, m := range []struct {
 		metric string
 		labels []string
@@ -108,7 +108,7 @@ func (d *demo) metrics(ctx context.Context) error {
 		{"connectd_reconcile_errors_total", nil, "errors while writing to the kernel", equals(0)},
 	} {
 		got := sum(samples, m.metric, m.labels...)
-		d.say("%8.0f  %s: %s{%s}", got, m.says, m.metric, strings.Join(m.labels, ","))
+		d.Say("%8.0f  %s: %s{%s}", got, m.says, m.metric, strings.Join(m.labels, ","))
 		if !m.holds(got) {
 			err = errors.Join(err, fmt.Errorf("%s{%s} is %v", m.metric, strings.Join(m.labels, ","), got))
 		}

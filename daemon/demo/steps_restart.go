@@ -33,20 +33,20 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 		if err := d.daemon.start(ctx); err != nil {
 			return err
 		}
-		d.say("started again: pid %d, ready after %d ms", d.daemon.process.pid(), time.Since(started).Milliseconds())
+		d.Say("started again: pid %d, ready after %d ms", d.daemon.process.pid(), time.Since(started).Milliseconds())
 		return pause(ctx, 500*time.Millisecond)
 	})
 	if err != nil {
 		return err
 	}
-	d.say("%d new connections meanwhile, %d failed: %s", load.OK, load.Failed, counts(load.ByServer))
+	d.Say("%d new connections meanwhile, %d failed: %s", load.OK, load.Failed, counts(load.ByServer))
 	if load.Failed > 0 || load.OK < 200 {
 		return fmt.Errorf("%d connections failed: %s", load.Failed, load.LastError)
 	}
 	if err := d.heldGoOn(ctx); err != nil {
 		return err
 	}
-	d.say("%d open connections, none broken", d.held)
+	d.Say("%d open connections, none broken", d.held)
 	vip, err := d.web.resolve(ctx, "orders")
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	d.say("orders is %s as before; connections counted: %.0f, before %.0f", vip, now, opened)
+	d.Say("orders is %s as before; connections counted: %.0f, before %.0f", vip, now, opened)
 	if now < opened+float64(load.OK) {
 		return errors.New("the kernel's counters did not go on")
 	}
@@ -67,7 +67,7 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 
 // without looks at the world while no daemon runs.
 func (d *demo) without(ctx context.Context) error {
-	d.say("the daemon is away; connections go on through the kernel")
+	d.Say("the daemon is away; connections go on through the kernel")
 	if err := d.lookUp(ctx, d.world.web, "getent", lookups[0].argv, outsideName, outsideAddr.String()); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type cloudService struct {
 	name      string
 	revision  int64
 	instances map[string]map[string]string
-	booked    map[string]bool // those that are there or will be
+	booked    map[string]bool             // those that are there or will be
 	list      []types.HttpInstanceSummary // of the revision; nil: to be made
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/testutil/docker"
 	"connectd/pkg/testutil/owned"
 )
@@ -19,7 +20,7 @@ import (
 func (d *demo) cleanUp(ctx context.Context) error {
 	var errs []error
 	if d.daemon != nil {
-		errs = append(errs, d.daemon.close(ctx, d.report))
+		errs = append(errs, d.daemon.close(ctx, d.Report))
 	}
 	if d.node != nil {
 		errs = append(errs, d.node.close())
@@ -34,13 +35,13 @@ func (d *demo) cleanUp(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	d.say("no process, namespace, cgroup, pin or file of the demo is left")
+	d.Say("no process, namespace, cgroup, pin or file of the demo is left")
 	return nil
 }
 
 // close ends the daemon, whose exit status must be 0, and takes out of the
 // kernel what it put there.
-func (d *daemon) close(ctx context.Context, r *report) error {
+func (d *daemon) close(ctx context.Context, r *report.Report) error {
 	defer d.log.Close()
 	if d.cmd != nil {
 		if err := d.stop(ctx, syscall.SIGTERM); err != nil {
@@ -51,8 +52,8 @@ func (d *daemon) close(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	r.say("connectd unload:")
-	r.show(text, 4)
+	r.Say("connectd unload:")
+	r.Show(text, 4)
 	return nil
 }
 

@@ -123,12 +123,12 @@ func (d *demo) showLogs() {
 	if d.daemon != nil {
 		text, _ := os.ReadFile(d.daemon.log.Name())
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		d.line("\nThe end of connectd's log:")
-		d.show(strings.Join(lines[max(0, len(lines)-most):], "\n"), most)
+		d.Line("\nThe end of connectd's log:")
+		d.Show(strings.Join(lines[max(0, len(lines)-most):], "\n"), most)
 	}
 	if d.node != nil && d.node.engine != nil {
-		d.line("\nThe end of dockerd's log:")
-		d.show(d.node.engine.Log(10), 10)
+		d.Line("\nThe end of dockerd's log:")
+		d.Show(d.node.engine.Log(10), 10)
 	}
 }
 

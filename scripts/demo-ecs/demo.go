@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/testutil/docker"
 )
 
@@ -24,7 +25,7 @@ type options struct {
 
 // demo is one run.
 type demo struct {
-	*report
+	*report.Report
 	opts   options
 	node   *node
 	daemon *daemon
@@ -34,27 +35,20 @@ type demo struct {
 	others []*docker.Task
 }
 
-// step is one thing shown. It says what came of it, and returns an error unless
-// it held.
-type step struct {
-	title string
-	run   func(*demo, context.Context) error
-}
-
-func steps() []step {
-	return []step{
-		{"a container instance: namespaces, a dockerd in them, an ECS agent", (*demo).makeNode},
-		{"connectd on it, which is told Docker's socket and a namespace", (*demo).runDaemon},
-		{"a task joins by its pasted Service Connect block, and says when it is ready", (*demo).readiness},
-		{"a client task calls by short name", (*demo).call},
-		{"tasks in bridge and host mode call too", (*demo).modes},
-		{"a task without labels finds nothing", (*demo).stranger},
-		{"a label with a mistake is reported, and stops nobody", (*demo).badLabel},
-		{"both tasks of orders are replaced under load, with a drain container", (*demo).replace},
-		{"what the command line shows", (*demo).views},
-		{"kill -9 connectd under load, and start it again", (*demo).restartKilled},
-		{"connectd off takes it all away from running tasks, on brings it back", (*demo).brake},
-		{"the tasks stop, and their network namespaces go", (*demo).stopTasks},
+func steps() []report.Step[*demo] {
+	return []report.Step[*demo]{
+		{Title: "a container instance: namespaces, a dockerd in them, an ECS agent", Run: (*demo).makeNode},
+		{Title: "connectd on it, which is told Docker's socket and a namespace", Run: (*demo).runDaemon},
+		{Title: "a task joins by its pasted Service Connect block, and says when it is ready", Run: (*demo).readiness},
+		{Title: "a client task calls by short name", Run: (*demo).call},
+		{Title: "tasks in bridge and host mode call too", Run: (*demo).modes},
+		{Title: "a task without labels finds nothing", Run: (*demo).stranger},
+		{Title: "a label with a mistake is reported, and stops nobody", Run: (*demo).badLabel},
+		{Title: "both tasks of orders are replaced under load, with a drain container", Run: (*demo).replace},
+		{Title: "what the command line shows", Run: (*demo).views},
+		{Title: "kill -9 connectd under load, and start it again", Run: (*demo).restartKilled},
+		{Title: "connectd off takes it all away from running tasks, on brings it back", Run: (*demo).brake},
+		{Title: "the tasks stop, and their network namespaces go", Run: (*demo).stopTasks},
 	}
 }
 
@@ -71,48 +65,8 @@ func run(ctx context.Context, out io.Writer, o options) (err error) {
 	if _, err := os.Stat(o.binary); err != nil {
 		return fmt.Errorf("%w: make build makes it", err)
 	}
-	d := &demo{report: newReport(out, len(steps())+1), opts: o}
-	swept, err := sweep()
-	if err != nil {
-		return fmt.Errorf("sweep what a killed demo left: %w", err)
-	}
-	for _, name := range swept {
-		d.say("swept what a killed demo left: %s", name)
-	}
-	started := time.Now()
-	err = d.perform(ctx)
-	if err != nil && ctx.Err() == nil {
-		d.showLogs()
-	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
-	defer cancel()
-	err = errors.Join(err, d.step(d.total, "clean up", func() error { return d.cleanUp(clean) }))
-	if err != nil {
-		how := "failed"
-		if ctx.Err() != nil {
-			how = "was stopped"
-		}
-		d.line("\nThe demo %s after %.1f s.", how, time.Since(started).Seconds())
-		return err
-	}
-	d.line("\nAll of it held, in %.1f s, and nothing is left behind.", time.Since(started).Seconds())
-	return nil
-}
-
-func (d *demo) perform(ctx context.Context) error {
-	for i, s := range steps() {
-		err := d.step(i+1, s.title, func() error {
-			err := s.run(d, ctx)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
-		}
-	}
-	return nil
+	d := &demo{Report: report.New(out, len(steps())), opts: o}
+	return report.Run(ctx, d.Report, d, steps(), report.Demo{Sweep: sweep, Logs: d.showLogs, CleanUp: d.cleanUp, CleanTime: cleanTimeout})
 }
 
 // programs are what the demo runs, and the Debian package of each.

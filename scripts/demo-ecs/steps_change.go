@@ -29,7 +29,7 @@ func (d *demo) replace(ctx context.Context) error {
 			if err := d.awaitReady(ctx, t); err != nil {
 				return err
 			}
-			d.say("%s is ready, %s is stopped: first its drain container, which takes 1 s", t.Containers[0].Name+":2", old[i].Family+":1")
+			d.Say("%s is ready, %s is stopped: first its drain container, which takes 1 s", t.Containers[0].Name+":2", old[i].Family+":1")
 			if _, err := d.node.output(ctx, "docker", "stop", "--time", "15", old[i].Container("drain").ID); err != nil {
 				return err
 			}
@@ -83,8 +83,8 @@ func (d *demo) views(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("connectd %s", strings.Join(c.args, " "))
-		d.show(text, 9)
+		d.Say("connectd %s", strings.Join(c.args, " "))
+		d.Show(text, 9)
 		for _, want := range c.want {
 			if !strings.Contains(text, want) {
 				return fmt.Errorf("connectd %s does not show %s:\n%s", c.args[0], want, text)
@@ -99,7 +99,7 @@ func (d *demo) restartKilled(ctx context.Context) error {
 		if d.daemon.stop(ctx, syscall.SIGKILL) == nil {
 			return errors.New("connectd survived")
 		}
-		d.say("connectd is away; names and connections go on by what it left")
+		d.Say("connectd is away; names and connections go on by what it left")
 		if err := d.finds(ctx, "web", d.web, true); err != nil {
 			return err
 		}
@@ -113,19 +113,19 @@ func (d *demo) restartKilled(ctx context.Context) error {
 		if err := d.daemon.start(ctx); err != nil {
 			return err
 		}
-		d.say("started again: pid %d, ready after %d ms", d.daemon.cmd.Process.Pid, time.Since(started).Milliseconds())
+		d.Say("started again: pid %d, ready after %d ms", d.daemon.cmd.Process.Pid, time.Since(started).Milliseconds())
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if n := got[ordersURL].Repeated; n > 0 {
-		d.say("%d requests were in connectd's forwarder when it was killed, and made again by the client", n)
+		d.Say("%d requests were in connectd's forwarder when it was killed, and made again by the client", n)
 	}
 	if err := d.heldGoOn(ctx, kept); err != nil {
 		return err
 	}
-	d.say("%d connections kept through it all, none broken", kept)
+	d.Say("%d connections kept through it all, none broken", kept)
 	return nil
 }
 
@@ -134,8 +134,8 @@ func (d *demo) brake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("connectd off")
-	d.show(text, 4)
+	d.Say("connectd off")
+	d.Show(text, 4)
 	if err := d.finds(ctx, "web", d.web, false); err != nil {
 		return err
 	}
@@ -149,12 +149,12 @@ func (d *demo) brake(ctx context.Context) error {
 	if err := d.heldGoOn(ctx, kept); err != nil {
 		return err
 	}
-	d.say("its hosts file is as Docker made it; its %d open connections go on", kept)
+	d.Say("its hosts file is as Docker made it; its %d open connections go on", kept)
 	if text, err = d.daemon.connectd(ctx, "on"); err != nil {
 		return err
 	}
-	d.say("connectd on")
-	d.show(text, 4)
+	d.Say("connectd on")
+	d.Show(text, 4)
 	return d.calls(ctx, "web", d.web, "orders-2")
 }
 
@@ -172,7 +172,7 @@ func (d *demo) stopTasks(ctx context.Context) error {
 	if err := errors.Join(all...); err != nil {
 		return err
 	}
-	d.say("stopped %d tasks; connectd runs on", len(tasks))
+	d.Say("stopped %d tasks; connectd runs on", len(tasks))
 	// The kernel takes an interface out of the network when the namespace that
 	// has its other end goes, which any socket or file of connectd would keep.
 	network := d.node.engine.Network().NS
@@ -190,7 +190,7 @@ func (d *demo) stopTasks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("the network of tasks has %s, and no task's port", strings.Join(links, ", "))
+	d.Say("the network of tasks has %s, and no task's port", strings.Join(links, ", "))
 	err = until(ctx, 10*time.Second, func() error {
 		list, err := d.daemon.Tasks(ctx)
 		if err == nil && len(list) > 0 {
@@ -201,6 +201,6 @@ func (d *demo) stopTasks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("connectd tasks lists none")
+	d.Say("connectd tasks lists none")
 	return nil
 }

@@ -25,7 +25,7 @@ func (d *demo) makeNode(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.say("%s, in a network namespace with %s", version, strings.Join(links, ", "))
+	d.Say("%s, in a network namespace with %s", version, strings.Join(links, ", "))
 	app := filepath.Join(d.node.dir, "app")
 	if err := docker.Build(ctx, "connectd/scripts/demo-ecs/app", app); err != nil {
 		return err
@@ -37,32 +37,32 @@ func (d *demo) makeNode(ctx context.Context) (err error) {
 	if err := d.node.engine.Image(ctx, image, files, docker.Config{Env: []string{"PATH=/bin"}}); err != nil {
 		return err
 	}
-	d.say("an image of two static programs; the agent answers at %s", agentAddr)
+	d.Say("an image of two static programs; the agent answers at %s", agentAddr)
 	return nil
 }
 
 func (d *demo) runDaemon(ctx context.Context) (err error) {
-	if d.daemon, err = newDaemon(d.node, d.opts, d.report); err != nil {
+	if d.daemon, err = newDaemon(d.node, d.opts, d.Report); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(d.daemon.config)
 	if err != nil {
 		return err
 	}
-	d.show(string(text), 20)
+	d.Show(string(text), 20)
 	started := time.Now()
 	if err := d.daemon.start(ctx); err != nil {
 		return err
 	}
-	d.say("connectd run: pid %d, ready after %d ms", d.daemon.cmd.Process.Pid, time.Since(started).Milliseconds())
+	d.Say("connectd run: pid %d, ready after %d ms", d.daemon.cmd.Process.Pid, time.Since(started).Milliseconds())
 	return nil
 }
 
 // readiness starts orders, one of whose programs does not listen at first.
 func (d *demo) readiness(ctx context.Context) error {
 	const file = "/listen"
-	d.say("orders has the label %s:", connectLabel)
-	d.say("| %s", ordersConnect)
+	d.Say("orders has the label %s:", connectLabel)
+	d.Say("| %s", ordersConnect)
 	for i, wait := range [][]string{{file}, nil} {
 		t, err := d.startOrders(ctx, fmt.Sprintf("orders-1%c", 'a'+i), 1, wait...)
 		if t != nil {
@@ -80,7 +80,7 @@ func (d *demo) readiness(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("GET %s in a task whose program does not listen yet: %s", readyURL, text)
+	d.Say("GET %s in a task whose program does not listen yet: %s", readyURL, text)
 	if !strings.HasPrefix(text, "503 ") {
 		return errors.New("it should be 503")
 	}
@@ -92,7 +92,7 @@ func (d *demo) readiness(ctx context.Context) error {
 	}
 	text, err = d.ready(ctx, slow)
 	if err == nil {
-		d.say("and when it does: %s", text)
+		d.Say("and when it does: %s", text)
 	}
 	return err
 }
@@ -105,7 +105,7 @@ func (d *demo) call(ctx context.Context) (err error) {
 		return err
 	}
 	addr := d.web.Addr.Addr().String()
-	d.say("web has the label %s: %s", connectLabel, clientConnect)
+	d.Say("web has the label %s: %s", connectLabel, clientConnect)
 	if err := d.calls(ctx, "web, "+addr+",", d.web, "orders-1"); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (d *demo) call(ctx context.Context) (err error) {
 	}
 	for line := range strings.Lines(hosts) {
 		if strings.Contains(line, "orders") {
-			d.say("its /etc/hosts, for when connectd is away: %s", strings.TrimSpace(line))
+			d.Say("its /etc/hosts, for when connectd is away: %s", strings.TrimSpace(line))
 		}
 	}
 	return nil
@@ -159,13 +159,13 @@ func (d *demo) finds(ctx context.Context, who string, t *docker.Task, want bool)
 		return fmt.Errorf("%s calls orders: %q, %v", who, text, err)
 	}
 	if err == nil {
-		d.say("%-28s wget %s says: %s", who, ordersURL, text)
+		d.Say("%-28s wget %s says: %s", who, ordersURL, text)
 		return nil
 	}
 	if !strings.Contains(err.Error(), "bad address") {
 		return fmt.Errorf("%s should find no name: %w", who, err)
 	}
-	d.say("%-28s wget %s says: %s", who, ordersURL, text)
+	d.Say("%-28s wget %s says: %s", who, ordersURL, text)
 	return nil
 }
 
@@ -188,9 +188,9 @@ func (d *demo) badLabel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("its label: %s", wrongConnect)
-	d.say("connectd events --kind problem:")
-	d.show(text, 4)
+	d.Say("its label: %s", wrongConnect)
+	d.Say("connectd events --kind problem:")
+	d.Show(text, 4)
 	if err := d.finds(ctx, "mistaken", t, false); err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (d *demo) calls(ctx context.Context, who string, t *docker.Task, want strin
 		err = fmt.Errorf("%s was told %q", who, text)
 	}
 	if err == nil {
-		d.say("%-28s wget %s says: %s", who, ordersURL, text)
+		d.Say("%-28s wget %s says: %s", who, ordersURL, text)
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (d *demo) underLoad(ctx context.Context, do func() error) (map[string]load,
 	}
 	for _, target := range []string{ordersURL, feedAddr} {
 		l := got[target]
-		d.say("%-15s %4d calls, %d failed, %d made again: %s", target, l.OK+l.Failed, l.Failed, l.Repeated, counts(l.ByServer))
+		d.Say("%-15s %4d calls, %d failed, %d made again: %s", target, l.OK+l.Failed, l.Failed, l.Repeated, counts(l.ByServer))
 		if l.Failed > 0 || l.OK < 50 {
 			err = fmt.Errorf("of calls to %s %d failed and %d did not: %s", target, l.Failed, l.OK, l.LastError)
 		}
