@@ -96,11 +96,11 @@ func TestBroken(t *testing.T) {
 	if got := r.broken(); got != nil {
 		t.Errorf("at the quotas it is beyond %q", got)
 	}
-	if api, share := r.nearest(); api != "DiscoverInstances" || share != 1 {
+	if api, share := r.nearest(); api != "DescribeTasks" || share != 1 {
 		t.Errorf("nearest is %s with %g", api, share)
 	}
 	r.instances, r.largest, r.start["DiscoverInstances"].most, r.steady["ecs:DescribeTasks"].all = 2001, 1001, 1001, 201
-	want := []string{"DiscoverInstances: 1001 calls a second of 1000", "DescribeTasks: 20 calls a second of 20",
+	want := []string{"DiscoverInstances when all nodes start in the same second: 1001 calls a second of 1000", "DescribeTasks: 20 calls a second of 20",
 		"instances in the namespace: 2001 of 2000, which can be raised", "instances in one service: 1001 of 1000"}
 	if got := r.broken(); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("it is beyond %q, want %q", got, want)
