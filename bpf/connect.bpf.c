@@ -117,9 +117,11 @@ int recvmsg6(struct bpf_sock_addr *ctx)
  * follows, are on loopback. An MPTCP socket is not known by its cookie. */
 static __always_inline bool may_be_ours(struct bpf_sock_addr *ctx, const struct addr *peer)
 {
+	struct bpf_sock *sk = ctx->sk;
+
 	if (ctx->type != SOCK_STREAM)
 		return true;
-	return is_followed(ctx) || (is_loopback(peer) && !is_own(ctx));
+	return (sk && is_followed(sk)) || (is_loopback(peer) && !is_own(ctx));
 }
 
 /* The VIP this socket's peer goes by, if we translated it. */

@@ -11,46 +11,6 @@ const struct exchange *unused_exchange __attribute__((unused));
 const enum request_state *unused_request_state __attribute__((unused));
 const enum response_state *unused_response_state __attribute__((unused));
 
-/* Whether the socket still goes where this connection went. */
-static __always_inline bool leads_to(struct bpf_sock_ops *ops, const struct connection *c)
-{
-	struct addr remote = { { ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2], ops->remote_ip6[3] } };
-
-	if (ops->family == AF_INET)
-		remote = mapped(ops->remote_ip4);
-	/* remote_port holds a __be16 in its upper half. */
-	return same_addr(&c->remote, &remote) && c->remote_port == (__be16)(ops->remote_port >> 16);
-}
-
-/* Follows a connection from its SYN on. Its state is the socket's storage,
- * which goes with the socket; one that connects anew begins anew. */
-SEC("sockops")
-int http_sockops(struct bpf_sock_ops *ops)
-{
-	struct connection *c;
-	struct exchange *x;
-	struct bpf_sock *sk;
-	__u64 cookie;
-
-	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
-		return 1;
-	sk = ops->sk;
-	if (!sk)
-		return 1;
-	bpf_sk_storage_delete(&exchanges_v1, sk); /* of an earlier connection */
-	cookie = bpf_get_socket_cookie(ops);
-	c = bpf_map_lookup_elem(&connections_v1, &cookie);
-	if (!c || !(c->flags & CONNECTION_DIRECT) || !leads_to(ops, c))
-		return 1;
-	x = bpf_sk_storage_get(&exchanges_v1, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!x)
-		return 1;
-	x->service = c->service;
-	x->endpoint = c->endpoint;
-	x->task = c->task;
-	return 1;
-}
-
 /* Finds a segment's payload. false: there is none, as in acknowledgements, half
  * of all packets, or this is no TCP. Comes before the look into the socket's
  * storage, for it costs less. */

@@ -4,42 +4,13 @@
 #pragma once
 
 #include "events.h"
+#include "exchange.h"
 #include "socket.h"
 #include <bpf/bpf_endian.h>
 
 enum http_class {
 	HTTP_OTHER = 0, /* an HTTP/2 status that stands in HPACK's dynamic table */
 	HTTP_CLASSES = 6,
-};
-
-enum http_mode {
-	HTTP_UNKNOWN = 0, /* nothing was sent yet */
-	HTTP_1,
-	HTTP_2,
-	HTTP_LEFT_OUT,
-};
-
-#define STREAMS 256
-
-/* One connection, in its socket's storage. */
-struct exchange {
-	__u64 asked_ns; /* when the request that is awaited began; 0: none */
-	__u32 service;
-	__u32 endpoint;
-	__u32 task;
-	__u32 sent;   /* sequence number after the last byte sent */
-	__u32 answer; /* where the response, or the next HTTP/2 frame, begins */
-	__u32 hole;   /* HTTP/2: from here up to hole_end a lost segment is yet to come; equal: none is */
-	__u32 hole_end;
-	__u16 status;  /* its digits so far */
-	__u8 mode;     /* enum http_mode */
-	__u8 begun;    /* sent is known */
-	__u8 request;  /* enum request_state */
-	__u8 response; /* enum response_state */
-	__u8 have;     /* bytes of frame */
-	__u8 pad[5];
-	__u8 frame[16];            /* the beginning of an HTTP/2 frame that a segment ends in */
-	__u64 open[STREAMS / 64]; /* streams, modulo STREAMS, whose response has begun */
 };
 
 struct http_key {
@@ -68,13 +39,6 @@ MAP(http_callers_v1, BPF_MAP_TYPE_LRU_HASH, struct caller_key, struct http_stats
 
 const struct http_stats no_http_stats; /* too much for the stack */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct exchange);
-} exchanges_v1 SEC(".maps");
-
 MAP(http_strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
 
 /* Room for a head: the stack is too small, and kernels before 5.12 do not index
@@ -96,18 +60,19 @@ struct segment {
 	bool syn;
 };
 
-/* The state of the connection that a packet belongs to, if it is followed. */
+/* The state of the connection that a packet belongs to, if it is followed. A
+ * connection that ends meanwhile on another CPU may leave its state to the
+ * next one: that costs an answer, no more. */
 static __always_inline struct exchange *exchange_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct exchange *x;
+	__u64 cookie;
 
-	if (!sk)
+	if (!sk || !is_followed(sk))
 		return NULL;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return NULL;
-	x = bpf_sk_storage_get(&exchanges_v1, sk, NULL, 0);
+	cookie = bpf_get_socket_cookie(skb);
+	x = bpf_map_lookup_elem(&exchanges_v2, &cookie);
 	return x && x->mode != HTTP_LEFT_OUT ? x : NULL;
 }
 

@@ -92,10 +92,9 @@ static __always_inline bool is_subflow(struct bpf_sock_addr *ctx)
 
 /* Whether some sockops program hears of this socket's states, as ours does of
  * every TCP connection that was translated. */
-static __always_inline bool is_followed(struct bpf_sock_addr *ctx)
+static __always_inline bool is_followed(struct bpf_sock *sk)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 
 	return tp && (tp->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG);
 }

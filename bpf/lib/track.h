@@ -7,6 +7,7 @@
 #pragma once
 
 #include "events.h"
+#include "exchange.h"
 #include "forward.h"
 #include "legacy.h"
 #include "socket.h"
@@ -167,6 +168,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	c->started_ns = bpf_ktime_get_ns();
 	c->flags |= CONNECTION_ARMED;
 	arm(ops);
+	follow(cookie, c);
 	if (c->flags & CONNECTION_FORWARDED)
 		admit(c);
 	e = endpoint_of(c);
@@ -335,5 +337,6 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 			observe(&s->srtt, ops->srtt_us >> 3);
 	}
 	release_quota(c);
+	unfollow(cookie, c);
 	bpf_map_delete_elem(&connections_v1, &cookie);
 }

@@ -108,6 +108,27 @@ type connectEvent struct {
 	Count    uint32
 }
 
+type connectExchange struct {
+	_        structs.HostLayout
+	AskedNs  uint64
+	Service  uint32
+	Endpoint uint32
+	Task     uint32
+	Sent     uint32
+	Answer   uint32
+	Hole     uint32
+	HoleEnd  uint32
+	Status   uint16
+	Mode     uint8
+	Begun    uint8
+	Request  uint8
+	Response uint8
+	Have     uint8
+	Pad      [5]uint8
+	Frame    [16]uint8
+	Open     [4]uint64
+}
+
 type connectFailure uint32
 
 const (
@@ -266,6 +287,7 @@ const (
 	connectMapEndpointStatsV1    = "endpoint_stats_v1"
 	connectMapEndpointsV1        = "endpoints_v1"
 	connectMapEventsV1           = "events_v1"
+	connectMapExchangesV2        = "exchanges_v2"
 	connectMapForwardersV1       = "forwarders_v1"
 	connectMapFrontendsV1        = "frontends_v1"
 	connectMapHeartbeatsV1       = "heartbeats_v1"
@@ -376,6 +398,7 @@ type connectMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
+	ExchangesV2       *ebpf.MapSpec `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
@@ -444,6 +467,7 @@ type connectMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
+	ExchangesV2       *ebpf.Map `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
@@ -474,6 +498,7 @@ func (m *connectMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
+		m.ExchangesV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,

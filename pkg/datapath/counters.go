@@ -205,6 +205,7 @@ func (o *connectObjects) all() map[string]*ebpf.Map {
 		connectMapEndpointStatsV1:   o.EndpointStatsV1,
 		connectMapEndpointsV1:       o.EndpointsV1,
 		connectMapEventsV1:          o.EventsV1,
+		connectMapExchangesV2:       o.ExchangesV2,
 		connectMapFrontendsV1:       o.FrontendsV1,
 		connectMapHeartbeatsV1:      o.HeartbeatsV1,
 		connectMapLearnedV1:         o.LearnedV1,

@@ -24,17 +24,20 @@ type direct struct {
 	gone bool             // nothing of an earlier daemon is left either
 }
 
-// directHooks in the order in which they are attached: what follows new
-// connections comes last.
+// directHooks in the order in which they are attached. sock_ops begins what
+// they follow.
 var directHooks = []hook{
 	{name: "http_ingress", attach: ebpf.AttachCGroupInetIngress},
 	{name: "http_egress", attach: ebpf.AttachCGroupInetEgress},
-	{name: "http_sockops", attach: ebpf.AttachCGroupSockOps},
 }
+
+// retiredHooks are what builds attached in which sock_ops did not yet begin what
+// is followed.
+var retiredHooks = []hook{{name: "http_sockops", attach: ebpf.AttachCGroupSockOps}}
 
 // httpMaps are those of the direct programs alone. They stay over a restart,
 // so that connections are followed on.
-var httpMaps = []string{"exchanges_v1", "heads_v1", "http_stats_v1", "http_callers_v1", "http_strikes_v1"}
+var httpMaps = []string{"heads_v1", "http_stats_v1", "http_callers_v1", "http_strikes_v1"}
 
 // HTTPCounters are what was read of HTTP in mode direct.
 type HTTPCounters struct {
@@ -105,7 +108,7 @@ func (d *Datapath) startDirect() error {
 		return err
 	}
 	d.direct.coll = coll
-	return nil
+	return removePrograms(d.params.BPFFS, retiredHooks, nil)
 }
 
 func (d *Datapath) attachDirect(coll *ebpf.Collection) error {
@@ -149,7 +152,9 @@ func (d *Datapath) stopDirect() error {
 	return err
 }
 
-func removeDirect(bpffs string) error { return removePrograms(bpffs, directHooks, httpMaps) }
+func removeDirect(bpffs string) error {
+	return removePrograms(bpffs, slices.Concat(directHooks, retiredHooks), httpMaps)
+}
 
 // removePrograms detaches programs, the last first, and unpins maps.
 func removePrograms(bpffs string, hooks []hook, maps []string) error {

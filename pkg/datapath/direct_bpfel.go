@@ -100,7 +100,7 @@ const (
 	directMapEndpointStatsV1     = "endpoint_stats_v1"
 	directMapEndpointsV1         = "endpoints_v1"
 	directMapEventsV1            = "events_v1"
-	directMapExchangesV1         = "exchanges_v1"
+	directMapExchangesV2         = "exchanges_v2"
 	directMapForwardersV1        = "forwarders_v1"
 	directMapFrontendsV1         = "frontends_v1"
 	directMapHeadsV1             = "heads_v1"
@@ -125,7 +125,6 @@ const (
 	directMapTurnsV1             = "turns_v1"
 	directProgHttpEgress         = "http_egress"
 	directProgHttpIngress        = "http_ingress"
-	directProgHttpSockops        = "http_sockops"
 	directVarByteClass           = "byte_class"
 	directVarCountCallers        = "count_callers"
 	directVarHasSetRetval        = "has_set_retval"
@@ -187,7 +186,6 @@ type directSpecs struct {
 type directProgramSpecs struct {
 	HttpEgress  *ebpf.ProgramSpec `ebpf:"http_egress"`
 	HttpIngress *ebpf.ProgramSpec `ebpf:"http_ingress"`
-	HttpSockops *ebpf.ProgramSpec `ebpf:"http_sockops"`
 }
 
 // directMapSpecs contains maps before they are loaded into the kernel.
@@ -202,7 +200,7 @@ type directMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesV1       *ebpf.MapSpec `ebpf:"exchanges_v1"`
+	ExchangesV2       *ebpf.MapSpec `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.MapSpec `ebpf:"heads_v1"`
@@ -276,7 +274,7 @@ type directMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesV1       *ebpf.Map `ebpf:"exchanges_v1"`
+	ExchangesV2       *ebpf.Map `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.Map `ebpf:"heads_v1"`
@@ -311,7 +309,7 @@ func (m *directMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesV1,
+		m.ExchangesV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeadsV1,
@@ -364,14 +362,12 @@ type directVariables struct {
 type directPrograms struct {
 	HttpEgress  *ebpf.Program `ebpf:"http_egress"`
 	HttpIngress *ebpf.Program `ebpf:"http_ingress"`
-	HttpSockops *ebpf.Program `ebpf:"http_sockops"`
 }
 
 func (p *directPrograms) Close() error {
 	return _DirectClose(
 		p.HttpEgress,
 		p.HttpIngress,
-		p.HttpSockops,
 	)
 }
 

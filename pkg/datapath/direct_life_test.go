@@ -2,18 +2,22 @@ package datapath
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/netns"
 	"connectd/pkg/plan"
+	"connectd/pkg/testutil"
 )
 
 func writeSysctl(name, value string) error {
@@ -157,6 +161,86 @@ func TestDirectRestart(t *testing.T) {
 			t.Errorf("map %s is still there (%v)", m, err)
 		}
 	}
+}
+
+// exchanges is how many connections are followed.
+func (r *directRig) exchanges() int {
+	r.tb.Helper()
+	n := 0
+	for _, err := range all[uint64, [96]byte](r.dp.objs.ExchangesV2) {
+		if err != nil {
+			r.tb.Fatal(err)
+		}
+		n++
+	}
+	return n
+}
+
+// Nothing is kept of connections that have ended, be it by an end that nobody
+// told.
+func TestDirectEnds(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	missed, ended := r.dial(), r.dial()
+	for _, c := range []net.Conn{missed, ended} {
+		r.run(c, oks(1))
+	}
+	if n := r.exchanges(); n != 2 {
+		t.Fatalf("%d connections are followed, want 2", n)
+	}
+	ended.Close()
+	testutil.Eventually(t, 10*time.Second, func() error {
+		if n := r.exchanges(); n != 1 {
+			return fmt.Errorf("%d connections are followed, want 1", n)
+		}
+		return nil
+	})
+	if err := r.detach("sock_ops"); err != nil {
+		t.Fatal(err)
+	}
+	missed.(*net.TCPConn).SetLinger(0)
+	missed.Close()
+	if err := r.dp.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range r.dp.connections() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.value.StartedNs = monotonic() - uint64(2*closingGrace)
+		if err := r.dp.objs.ConnectionsV1.Put(&e.key, &e.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.exchanges(); n != 1 {
+		t.Errorf("%d connections are followed before the sweep, want 1", n)
+	}
+	for range sweepShare {
+		if _, err := r.dp.Sweep(func(uint64) (*netns.Handle, bool) { return r.web.NS(), true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.exchanges(); n != 0 {
+		t.Errorf("%d connections are followed after the sweep, want none", n)
+	}
+}
+
+// What an earlier build attached, and this one does not, goes.
+func TestDirectRetired(t *testing.T) {
+	r := newDirectRig(t, script(oks(9)))
+	for _, p := range []*plan.Desired{{}, r.want} {
+		old := filepath.Join(linkDir(r.p.BPFFS), retiredHooks[0].name)
+		if err := attachNew(retiredHooks[0], r.dp.objs.SockOps, r.p.Cgroup, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.dp.Direct(p); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(old); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", old, err)
+		}
+	}
+	r.run(r.dial(), oks(2))
+	r.want2("after it", [6]uint64{2: 2}, 0)
 }
 
 // What somebody has detached is attached again.

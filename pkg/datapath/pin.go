@@ -96,7 +96,7 @@ func (d *Datapath) dropOldMaps(spec *ebpf.CollectionSpec) error {
 func Unload(bpffs string) ([]string, error) {
 	var removed []string
 	var errs []error
-	for _, h := range slices.Backward(slices.Concat(hooks, directHooks, servedHooks)) {
+	for _, h := range slices.Backward(slices.Concat(hooks, directHooks, retiredHooks, servedHooks)) {
 		ok, err := removeLink(bpffs, h.name)
 		if ok {
 			removed = append(removed, "links/"+h.name)

@@ -41,6 +41,7 @@ const (
 	serveMapEndpointStatsV1    = "endpoint_stats_v1"
 	serveMapEndpointsV1        = "endpoints_v1"
 	serveMapEventsV1           = "events_v1"
+	serveMapExchangesV2        = "exchanges_v2"
 	serveMapForwardersV1       = "forwarders_v1"
 	serveMapFrontendsV1        = "frontends_v1"
 	serveMapHeartbeatsV1       = "heartbeats_v1"
@@ -129,6 +130,7 @@ type serveMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
+	ExchangesV2       *ebpf.MapSpec `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
@@ -193,6 +195,7 @@ type serveMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
+	ExchangesV2       *ebpf.Map `ebpf:"exchanges_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
@@ -225,6 +228,7 @@ func (m *serveMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
+		m.ExchangesV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,

@@ -80,7 +80,8 @@ func TestFakeAWS(t *testing.T) {
 		}
 	}
 	s := p.Stats()
-	if want := 2 * 28 * services; len(seen) != want || s.Sent != uint64(want) || s.Full+s.Old+s.Refused+s.Invalid != 0 || s.Queued != 0 {
-		t.Errorf("%d data arrived, %+v", len(seen), s)
+	// The end sends what it can within lastTime.
+	if want := 2 * 28 * services; len(seen) < int(s.Sent) || int(s.Sent)+s.Queued != want || s.Full+s.Old+s.Refused+s.Invalid != 0 {
+		t.Errorf("%d data arrived, %+v, want %d", len(seen), s, want)
 	}
 }
