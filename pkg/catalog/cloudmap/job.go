@@ -32,6 +32,17 @@ func (c class) need() float64 {
 	return 1 + 2*reserve
 }
 
+// follows says whether a call is about what other nodes do.
+func (c class) follows() bool { return c >= classChange }
+
+// readsNeed is need of the bucket for reads.
+func (c class) readsNeed() float64 {
+	if c <= classPoll {
+		return 1
+	}
+	return 2
+}
+
 // job is one call that is due, or a few that belong together.
 type job struct {
 	call  call
@@ -70,8 +81,9 @@ func (c *chooser) offer(j job) {
 		at = a.until
 	}
 	if !at.After(c.now) {
-		if ready := c.s.bucket.ready(c.now, j.class.need()); ready.After(at) {
-			at = ready
+		at = latest(at, c.s.bucket.ready(c.now, j.class.need()))
+		if j.class.follows() {
+			at = latest(at, c.s.reads.ready(c.now, j.class.readsNeed()))
 		}
 	}
 	if at.After(c.now) {
@@ -92,6 +104,7 @@ const idle = time.Minute
 func (s *Source) pick(now time.Time) (*job, time.Time) {
 	s.setRate()
 	s.bucket.advance(now)
+	s.reads.advance(now)
 	c := &chooser{s: s, now: now, wake: now.Add(idle)}
 	s.upkeep(now)
 	s.namespaceJobs(c)
@@ -112,13 +125,23 @@ func (s *Source) pick(now time.Time) (*job, time.Time) {
 	j := c.best
 	*j.busy = true
 	j.paid = true
-	s.bucket.tokens--
+	s.pay(j.class)
 	return &j, now
+}
+
+// pay takes the token of a call.
+func (s *Source) pay(c class) {
+	s.bucket.tokens--
+	if c.follows() {
+		s.reads.tokens--
+	}
 }
 
 // setRate keeps what all nodes together call below what an account may.
 func (s *Source) setRate() {
-	s.bucket.rate = min(s.p.CallsPerSecond, fleetRate/float64(max(1, s.fleet())))
+	nodes := float64(s.fleet())
+	s.bucket.rate = min(s.p.CallsPerSecond, fleetRate/nodes)
+	s.reads.rate, s.reads.most = s.bucket.rate, max(readsLeast, min(burst, fleetBurst/nodes))
 }
 
 // fleet is how many nodes the indexes name, at least 1.
@@ -188,7 +211,7 @@ func (s *Source) invoke(ctx context.Context, j *job, c call, f func(context.Cont
 	if j.paid {
 		j.paid = false
 	} else {
-		s.bucket.tokens--
+		s.pay(j.class)
 	}
 	if err != nil && ctx.Err() != nil {
 		return faultAway, err // we are stopping: that says nothing of AWS

@@ -322,9 +322,13 @@ func (s *Source) listNames(sp *space) {
 			known(bare, nil)
 		}
 	}
+	told := make(map[string][]lb.ClientAlias, len(sp.aliases)) // most nodes say the same of a service
 	for _, e := range sp.entries {
 		for name, sv := range e.Services {
-			known(name, sv.Aliases)
+			if before, ok := told[name]; !ok || !slices.Equal(before, sv.Aliases) {
+				told[name] = sv.Aliases
+				known(name, sv.Aliases)
+			}
 		}
 	}
 	for name, list := range sp.connect.aliases {

@@ -21,6 +21,12 @@ const (
 	// fleet too large for its configured budget slows down instead of being
 	// throttled.
 	fleetRate = 600
+	// fleetBurst bounds the same way what all nodes may have saved up for
+	// reading what has changed: after a deployment of everything, all of them
+	// would spend it within a minute. A node has readsLeast at least. What local
+	// tasks serve is registered from the node's own savings all the same.
+	fleetBurst = 30_000
+	readsLeast = 4
 
 	backoffLeast = time.Second
 	backoffMost  = time.Minute
@@ -31,13 +37,13 @@ const (
 // bucket is a token bucket on a clock that the caller has.
 type bucket struct {
 	tokens, rate float64 // rate in tokens a second
+	most         float64 // tokens that it holds
 	at           time.Time
 }
 
 func (b *bucket) advance(now time.Time) {
-	if dt := now.Sub(b.at).Seconds(); dt > 0 {
-		b.tokens = min(burst, b.tokens+dt*b.rate)
-	}
+	b.tokens += max(0, now.Sub(b.at).Seconds()) * b.rate
+	b.tokens = min(b.most, b.tokens)
 	b.at = now
 }
 

@@ -71,7 +71,12 @@ func (s *Source) goneOrLost(sp *space, sh *shard, err error, now time.Time) {
 	if len(sh.entries) > 0 && !goneLong(&sh.absent, now) {
 		return
 	}
+	same := sh.known && len(sh.entries) == 0 && len(sh.weights) == 0
 	sh.known, sh.checked, sh.revision, sh.want, sh.back = true, now, 0, 0, retry{}
+	if same {
+		s.checkEntry(sp, now)
+		return // the next shard of a large fleet may not be there for days, and is polled all the same
+	}
 	s.setEntries(sp, sh, map[string]*indexEntry{}, map[string]int{}, now)
 }
 

@@ -94,7 +94,8 @@ type Source struct {
 	instance  string // what Params.Instance said last
 	names     retry  // of ListNamespaces
 	listing   bool   // ListNamespaces is under way
-	bucket    bucket
+	bucket    bucket // all calls
+	reads     bucket // of them, those that follow what others do: see fleetBurst
 	apis      map[call]*apiState
 	addresses map[netip.AddrPort][]claim
 	registrar registrar
@@ -132,7 +133,8 @@ func New(p Params) (*Source, error) {
 		p: p, log: p.Log.With("component", "cloudmap"), kick: make(chan struct{}, 1),
 		random:    rand.New(rand.NewPCG(h.Sum64(), uint64(p.Now().UnixNano()))),
 		spaces:    map[string]*space{},
-		bucket:    bucket{tokens: burst, rate: p.CallsPerSecond, at: p.Now()},
+		bucket:    bucket{tokens: burst, most: burst, rate: p.CallsPerSecond, at: p.Now()},
+		reads:     bucket{tokens: burst, most: burst, rate: p.CallsPerSecond, at: p.Now()},
 		apis:      map[call]*apiState{},
 		addresses: map[netip.AddrPort][]claim{},
 		zoneIDs:   map[string]string{},
