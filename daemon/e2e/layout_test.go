@@ -112,7 +112,6 @@ func buildNext(t *testing.T) string {
 		{"bpf/lib/track.h", `&subflows_v1\b`, "&subflows_v2"},
 		{"pkg/datapath/counters.go", `connectMapSubflowsV1:( +)o.SubflowsV1`, "connectMapSubflowsV2: o.SubflowsV2"},
 		{"bpf/connect.bpf.c", `&connections_v1\b`, "&connections_v2"},
-		{"bpf/direct.bpf.c", `&connections_v1\b`, "&connections_v2"},
 		{"bpf/lib/legacy.h", `(?s)static.*`, fmt.Sprintf(legacyH, old[1])},
 		{"pkg/datapath/gen.go", `-type connection `, "-type connection -type connection_v1 "},
 		{"pkg/datapath/datapath.go", `connectMapConnectionsV1`, "connectMapConnectionsV2"},
