@@ -164,7 +164,7 @@ func requests(url string, d time.Duration) Outcome {
 	o := Outcome{Errors: map[string]int{}, Bodies: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	t := &http.Transport{MaxIdleConnsPerHost: workers}
+	t := &http.Transport{MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers} // one each, or a dial that was not waited for is one more
 	c := http.Client{Transport: t, Timeout: 10 * time.Second}
 	ctx := within(d)
 	for range workers {
