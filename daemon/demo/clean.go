@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/task"
 )
 
@@ -140,7 +141,7 @@ func removeCgroup(path string) error {
 		}
 	}
 	// A killed process leaves its cgroup only when it has ended.
-	return until(context.Background(), 5*time.Second, func() error {
+	return report.Until(context.Background(), 5*time.Second, func() error {
 		procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

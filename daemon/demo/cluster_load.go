@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 // curls is a run of requests from one client at a steady rate.
@@ -107,7 +109,7 @@ func (c *cluster) kill(ctx context.Context) error {
 		return err
 	}
 	defer load.kill(ctx)
-	if err := pause(ctx, 1500*time.Millisecond); err != nil {
+	if err := report.Pause(ctx, 1500*time.Millisecond); err != nil {
 		return err
 	}
 	if err := c.die(ctx, victim, c.servers["orders-c"]); err != nil {

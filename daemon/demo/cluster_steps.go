@@ -66,7 +66,7 @@ func (m *member) curl(ctx context.Context, name string, times int) (map[string]i
 func (c *cluster) reach(ctx context.Context, within time.Duration, m *member, name string, by ...string) error {
 	begun := time.Now()
 	var got map[string]int
-	err := until(ctx, within, func() (err error) {
+	err := report.Until(ctx, within, func() (err error) {
 		if got, err = m.curl(ctx, name, 6*len(by)); err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (c *cluster) weights(ctx context.Context) error {
 		}
 		for _, m := range c.nodes[:2] { // the one that serves it, and another
 			var got map[string]int
-			err := until(ctx, 10*time.Second, func() (err error) {
+			err := report.Until(ctx, 10*time.Second, func() (err error) {
 				if got, err = m.curl(ctx, "pay", times); err != nil {
 					return err
 				}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 const (
@@ -123,7 +125,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.process, err = d.world.node.run(d.out, d.binary, "run", "-c", d.config); err != nil {
 		return err
 	}
-	return until(ctx, 10*time.Second, func() error {
+	return report.Until(ctx, 10*time.Second, func() error {
 		if err := d.process.running(); err != nil {
 			return fmt.Errorf("connectd run: %w", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,20 +87,6 @@ func TestDemo(t *testing.T) {
 	assertNothingLeft(t)
 }
 
-// onText calls a function when a text is written.
-type onText struct {
-	io.Writer
-	text string
-	do   func()
-}
-
-func (w *onText) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.text) {
-		w.do()
-	}
-	return w.Writer.Write(p)
-}
-
 func TestCtrlCLeavesNothing(t *testing.T) {
 	binary := build(t)
 	for _, at := range []string{
@@ -111,7 +96,7 @@ func TestCtrlCLeavesNothing(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var out bytes.Buffer
-			err := Run(ctx, &onText{&out, at, cancel}, Options{Binary: binary})
+			err := Run(ctx, &testutil.OnText{Writer: &out, Text: at, Do: cancel}, Options{Binary: binary})
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, want %v", err, context.Canceled)
 			}
@@ -146,7 +131,7 @@ func TestSweep(t *testing.T) {
 	cmd.Env = append(os.Environ(), binaryVariable+"="+build(t))
 	var out bytes.Buffer
 	var name string
-	cmd.Stdout = &onText{&out, "health check after", func() {
+	cmd.Stdout = &testutil.OnText{Writer: &out, Text: "health check after", Do: func() {
 		start, err := startTime(cmd.Process.Pid)
 		if err != nil {
 			t.Error(err)

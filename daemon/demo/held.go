@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 // hold makes the long-lived process keep connections open.
@@ -17,7 +19,7 @@ func (d *demo) hold(ctx context.Context, target string, count int) error {
 // waitEnded waits until exactly the connections to a server, from index from
 // on, have ended, and returns how many.
 func (d *demo) waitEnded(ctx context.Context, from int, server string, limit time.Duration) (ended int, err error) {
-	err = until(ctx, limit, func() error {
+	err = report.Until(ctx, limit, func() error {
 		_, held, err := d.web.stats(ctx)
 		if err != nil {
 			return err
@@ -47,7 +49,7 @@ func (d *demo) heldGoOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, 2*time.Second, func() error {
+	return report.Until(ctx, 2*time.Second, func() error {
 		_, held, err := d.web.stats(ctx)
 		if err != nil {
 			return err

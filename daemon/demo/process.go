@@ -2,13 +2,14 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 // process is a program that runs until it is stopped.
@@ -77,44 +78,10 @@ func (pr *process) stop(ctx context.Context, sig syscall.Signal) error {
 	}
 }
 
-// errEnded is of a program that should run: waiting for it has no sense.
-var errEnded = errors.New("it ended")
-
-// running is errEnded with its exit status, or nil.
+// running is report.ErrEnded with its exit status, or nil.
 func (pr *process) running() error {
 	if pr.ended() {
-		return fmt.Errorf("%w: %v", errEnded, pr.err)
+		return fmt.Errorf("%w: %v", report.ErrEnded, pr.err)
 	}
 	return nil
-}
-
-// until polls, for what gives no event, until check returns nil or errEnded;
-// the error is its last one.
-func until(ctx context.Context, limit time.Duration, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	t := time.NewTicker(20 * time.Millisecond)
-	defer t.Stop()
-	for {
-		err := check()
-		if err == nil || errors.Is(err, errEnded) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not within %s: %w", limit, err)
-		case <-t.C:
-		}
-	}
-}
-
-// pause lets the load run for a while; it is a measuring time, nothing waits
-// for it.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

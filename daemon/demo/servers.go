@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 const (
@@ -115,7 +117,7 @@ func (s *servers) wait(ctx context.Context) error {
 }
 
 func (s *servers) accepts(ctx context.Context, pr *process, addr netip.AddrPort) error {
-	return until(ctx, 10*time.Second, func() error {
+	return report.Until(ctx, 10*time.Second, func() error {
 		if err := pr.running(); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/control"
 )
 
@@ -70,7 +71,7 @@ func (d *demo) endpoints(ctx context.Context, service string) ([]control.Endpoin
 // waitStates waits until the endpoints of a service, by address, have these
 // states.
 func (d *demo) waitStates(ctx context.Context, service, want string) error {
-	return until(ctx, 5*time.Second, func() error {
+	return report.Until(ctx, 5*time.Second, func() error {
 		list, err := d.endpoints(ctx, service)
 		if err != nil {
 			return err
@@ -94,19 +95,19 @@ func (d *demo) kill(ctx context.Context) error {
 	var killed time.Time
 	var quiet loadStats
 	all, err := d.web.underLoad(ctx, d.vip+":80", workers, func() error {
-		if err := pause(ctx, 300*time.Millisecond); err != nil {
+		if err := report.Pause(ctx, 300*time.Millisecond); err != nil {
 			return err
 		}
 		killed = time.Now()
 		d.serve.nginx["b"].stop(ctx, syscall.SIGKILL)
-		if err := pause(ctx, bound); err != nil {
+		if err := report.Pause(ctx, bound); err != nil {
 			return err
 		}
 		settled, _, err := d.web.stats(ctx)
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := report.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 		after, _, err := d.web.stats(ctx)
@@ -149,7 +150,7 @@ func (d *demo) kill(ctx context.Context) error {
 // usedAgain waits until a server of orders gets connections.
 func (d *demo) usedAgain(ctx context.Context, server string) error {
 	started := time.Now()
-	err := until(ctx, 5*time.Second, func() error {
+	err := report.Until(ctx, 5*time.Second, func() error {
 		r, err := d.web.ask(ctx, request{Op: "get", Target: d.vip + ":80"})
 		if err == nil && firstWord(r.Text) != server {
 			err = errors.New("others answer")

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 // drainDeadline is what the catalog says of orders.
@@ -83,14 +85,14 @@ func (d *demo) drain(ctx context.Context) error {
 		}
 		d.Say("connectd drain prod/orders %s: %s", address, strings.TrimSpace(text))
 		// Requests that had their connection before are through by then.
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := report.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 		from, _, err := d.web.stats(ctx)
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, 800*time.Millisecond); err != nil {
+		if err := report.Pause(ctx, 800*time.Millisecond); err != nil {
 			return err
 		}
 		to, _, err := d.web.stats(ctx)
@@ -163,7 +165,7 @@ services:
 		return err
 	}
 	var r reply
-	err = until(ctx, 5*time.Second, func() (err error) {
+	err = report.Until(ctx, 5*time.Second, func() (err error) {
 		r, err = d.web.ask(ctx, request{Op: "get", Target: "late:80"})
 		return err
 	})

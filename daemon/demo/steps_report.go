@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/control"
 )
 
@@ -126,7 +127,7 @@ func equals(want float64) func(float64) bool {
 
 // opened is how many connections orders has had, by the metrics.
 func (d *demo) opened(ctx context.Context) (n float64, err error) {
-	err = until(ctx, 5*time.Second, func() error {
+	err = report.Until(ctx, 5*time.Second, func() error {
 		samples, err := d.scrape(ctx)
 		if err != nil {
 			return err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"connectd/daemon/demo/report"
 )
 
 func (d *demo) restartKilled(ctx context.Context) error  { return d.restart(ctx, syscall.SIGKILL) }
@@ -19,7 +21,7 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 		return err
 	}
 	load, err := d.web.underLoad(ctx, d.vip+":80", workers, func() error {
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := report.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 		err := d.daemon.stop(ctx, sig)
@@ -34,7 +36,7 @@ func (d *demo) restart(ctx context.Context, sig syscall.Signal) error {
 			return err
 		}
 		d.Say("started again: pid %d, ready after %d ms", d.daemon.process.pid(), time.Since(started).Milliseconds())
-		return pause(ctx, 500*time.Millisecond)
+		return report.Pause(ctx, 500*time.Millisecond)
 	})
 	if err != nil {
 		return err
@@ -74,5 +76,5 @@ func (d *demo) without(ctx context.Context) error {
 	if err := d.lookUp(ctx, d.world.cron, "getent, from the hosts file", lookups[0].argv, "orders", d.vip); err != nil {
 		return err
 	}
-	return pause(ctx, 500*time.Millisecond)
+	return report.Pause(ctx, 500*time.Millisecond)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/netns"
 	"connectd/pkg/task"
 )
@@ -243,7 +244,7 @@ func configure(links *netlink.Handle, link netlink.Link, addr netip.Addr) error 
 	if link.Type() == "bridge" {
 		return nil // comes up with its first port
 	}
-	return until(context.Background(), 5*time.Second, func() error {
+	return report.Until(context.Background(), 5*time.Second, func() error {
 		l, err := links.LinkByName(link.Attrs().Name)
 		if err == nil && l.Attrs().OperState != netlink.OperUp {
 			err = fmt.Errorf("%s is %s", addr, l.Attrs().OperState)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -42,20 +41,6 @@ func TestDemoCluster(t *testing.T) {
 	}
 }
 
-// onText calls a function when a text is written.
-type onText struct {
-	io.Writer
-	text string
-	do   func()
-}
-
-func (w *onText) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.text) {
-		w.do()
-	}
-	return w.Writer.Write(p)
-}
-
 // Interrupted, it cleans up as well: the last step says so.
 func TestCtrlCLeavesNothing(t *testing.T) {
 	binary := build(t)
@@ -64,7 +49,7 @@ func TestCtrlCLeavesNothing(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var out bytes.Buffer
-			err := demo.RunCluster(ctx, &onText{&out, at, cancel}, demo.Options{Binary: binary}, newCloud())
+			err := demo.RunCluster(ctx, &testutil.OnText{Writer: &out, Text: at, Do: cancel}, demo.Options{Binary: binary}, newCloud())
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v, want %v", err, context.Canceled)
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/control"
 	"connectd/pkg/testutil/owned"
 )
@@ -80,10 +80,10 @@ func (d *daemon) start(ctx context.Context) error {
 		d.err = cmd.Wait()
 		close(done)
 	}()
-	return until(ctx, 20*time.Second, func() error {
+	return report.Until(ctx, 20*time.Second, func() error {
 		select {
 		case <-done:
-			return fmt.Errorf("connectd run: %w: %v", errEnded, d.err)
+			return fmt.Errorf("connectd run: %w: %v", report.ErrEnded, d.err)
 		default:
 		}
 		s, err := d.Status(ctx)
@@ -129,39 +129,5 @@ func (d *demo) showLogs() {
 	if d.node != nil && d.node.engine != nil {
 		d.Line("\nThe end of dockerd's log:")
 		d.Show(d.node.engine.Log(10), 10)
-	}
-}
-
-// errEnded is of a program that should run: waiting for it has no sense.
-var errEnded = errors.New("it ended")
-
-// until polls, for what gives no event, until check returns nil or errEnded; the
-// error is its last one.
-func until(ctx context.Context, limit time.Duration, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil || errors.Is(err, errEnded) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not within %s: %w", limit, err)
-		case <-tick.C:
-		}
-	}
-}
-
-// pause lets the load run for a while; it is a measuring time, nothing waits for
-// it.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,27 +85,13 @@ func TestDemo(t *testing.T) {
 	assertNothingLeft(t)
 }
 
-// onText calls a function when a text is written.
-type onText struct {
-	io.Writer
-	text string
-	do   func()
-}
-
-func (w *onText) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.text) {
-		w.do()
-	}
-	return w.Writer.Write(p)
-}
-
 // TestCtrlCLeavesNothing: what was made goes, as it does after a failed step.
 func TestCtrlCLeavesNothing(t *testing.T) {
 	binary := connectd(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var out bytes.Buffer
-	err := run(ctx, &onText{&out, "connectd run: pid", cancel}, options{binary: binary})
+	err := run(ctx, &testutil.OnText{Writer: &out, Text: "connectd run: pid", Do: cancel}, options{binary: binary})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
@@ -121,7 +106,7 @@ func TestSweep(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), binaryVariable+"="+connectd(t))
 	var out bytes.Buffer
-	cmd.Stdout = &onText{&out, "GET " + readyURL, func() { cmd.Process.Kill() }}
+	cmd.Stdout = &testutil.OnText{Writer: &out, Text: "GET " + readyURL, Do: func() { cmd.Process.Kill() }}
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Run()
 	mark := fmt.Sprintf("cdt%d-", cmd.Process.Pid)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/testutil/docker"
 )
 
@@ -106,7 +107,7 @@ func (d *demo) restartKilled(ctx context.Context) error {
 		if err := d.heldGoOn(ctx, kept); err != nil {
 			return err
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := report.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 		started := time.Now()
@@ -176,7 +177,7 @@ func (d *demo) stopTasks(ctx context.Context) error {
 	// The kernel takes an interface out of the network when the namespace that
 	// has its other end goes, which any socket or file of connectd would keep.
 	network := d.node.engine.Network().NS
-	err := until(ctx, 10*time.Second, func() error {
+	err := report.Until(ctx, 10*time.Second, func() error {
 		links, err := interfaces(network)
 		if err == nil && len(links) != 3 {
 			err = fmt.Errorf("the network still has %v", links)
@@ -191,7 +192,7 @@ func (d *demo) stopTasks(ctx context.Context) error {
 		return err
 	}
 	d.Say("the network of tasks has %s, and no task's port", strings.Join(links, ", "))
-	err = until(ctx, 10*time.Second, func() error {
+	err = report.Until(ctx, 10*time.Second, func() error {
 		list, err := d.daemon.Tasks(ctx)
 		if err == nil && len(list) > 0 {
 			err = fmt.Errorf("connectd still has %d tasks", len(list))

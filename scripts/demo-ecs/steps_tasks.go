@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/control"
 	"connectd/pkg/testutil/docker"
 )
@@ -174,7 +175,7 @@ func (d *demo) badLabel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = until(ctx, 10*time.Second, func() error {
+	err = report.Until(ctx, 10*time.Second, func() error {
 		page, err := d.daemon.Events(ctx, control.EventFilter{Task: t.ID, Kinds: []string{string(control.EventProblem)}})
 		if err == nil && len(page.Events) == 0 {
 			err = errors.New("no event of it")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"connectd/daemon/demo/report"
 	"connectd/pkg/testutil/docker"
 )
 
@@ -74,7 +75,7 @@ func (d *demo) wget(ctx context.Context, t *docker.Task, target string) (string,
 // calls waits until a task has got an answer by name, and shows it.
 func (d *demo) calls(ctx context.Context, who string, t *docker.Task, want string) error {
 	var text string
-	err := until(ctx, 10*time.Second, func() (err error) {
+	err := report.Until(ctx, 10*time.Second, func() (err error) {
 		text, err = d.wget(ctx, t, ordersURL)
 		return err
 	})
@@ -94,7 +95,7 @@ func (d *demo) ready(ctx context.Context, t *docker.Task) (string, error) {
 
 // awaitReady waits until it says 200.
 func (d *demo) awaitReady(ctx context.Context, t *docker.Task) error {
-	return until(ctx, 20*time.Second, func() error {
+	return report.Until(ctx, 20*time.Second, func() error {
 		text, err := d.ready(ctx, t)
 		if err == nil && !strings.HasPrefix(text, "200 ") {
 			err = errors.New(text)
@@ -149,12 +150,12 @@ func (d *demo) underLoad(ctx context.Context, do func() error) (map[string]load,
 	if err := d.tell(ctx, "/load", []string{ordersURL, feedAddr}, nil); err != nil {
 		return nil, err
 	}
-	err := pause(ctx, 500*time.Millisecond)
+	err := report.Pause(ctx, 500*time.Millisecond)
 	if err == nil {
 		err = do()
 	}
 	if err == nil {
-		err = pause(ctx, 500*time.Millisecond)
+		err = report.Pause(ctx, 500*time.Millisecond)
 	}
 	var got map[string]load
 	err = errors.Join(err, d.tell(context.WithoutCancel(ctx), "/stop", nil, &got))
@@ -187,7 +188,7 @@ func (d *demo) heldGoOn(ctx context.Context, want int) error {
 	if err := d.tell(ctx, "/held", nil, &before); err != nil {
 		return err
 	}
-	return until(ctx, 5*time.Second, func() error {
+	return report.Until(ctx, 5*time.Second, func() error {
 		if err := d.tell(ctx, "/held", nil, &now); err != nil {
 			return err
 		}
@@ -196,7 +197,7 @@ func (d *demo) heldGoOn(ctx context.Context, want int) error {
 		}
 		for i, h := range now {
 			if h.Error != "" {
-				return fmt.Errorf("a kept connection broke, %w: %s", errEnded, h.Error)
+				return fmt.Errorf("a kept connection broke, %w: %s", report.ErrEnded, h.Error)
 			}
 			if h.Lines <= before[i].Lines {
 				return errors.New("nothing passes over a kept connection")
