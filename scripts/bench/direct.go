@@ -3,6 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
+)
+
+// A pair is turns short loads of each, one after another: the differences are
+// of a few hundredths, and what disturbs a shared machine lasts longer than one.
+const (
+	turns = 8
+	turn  = 25 * time.Millisecond
 )
 
 // measureDirect compares a server by the VIPs of a service in mode direct, and
@@ -23,15 +31,16 @@ func measureDirect(ctx context.Context, st *stage, s scale) ([]row, error) {
 		{"new connections", hammer{Path: "/", Connections: 8, Fresh: true}},
 		{"1 MiB bodies", hammer{Path: "/mib", Connections: 4}},
 	} {
-		seen, err := rounds(ctx, s.directPairs, []*contender{plain, read, vip, again}, func(c *contender) (shot, error) {
+		seen, err := rounds(ctx, s.directPairs*turns, []*contender{plain, read, vip, again}, func(c *contender) (shot, error) {
 			h := l.hammer
-			h.Address, h.For = c.front[frontHTTP], s.leg
+			h.Address, h.For = c.front[frontHTTP], turn
 			r, err := st.client.hammer(h)
 			return r.shot(), err
 		})
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", l.name, err)
 		}
+		seen = seen.together(turns)
 		add := func(name string, b bound, samples []float64) {
 			rows = append(rows, newRow(l.name+": "+name, "", b, samples))
 		}

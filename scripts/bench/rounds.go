@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -24,13 +25,19 @@ func side(s shot) float64 { return s.side }
 type shots map[*contender][]shot
 
 // rounds has every contender loaded once in each of n rounds, in an order that
-// chance (the same in each run) gives: what drifts, and what one leaves to the
-// next, hits all alike.
+// chance (the same in each run) gives and then in its reverse: what drifts, and
+// what one leaves to the next, hits all alike.
 func rounds(ctx context.Context, n int, all []*contender, fire func(*contender) (shot, error)) (shots, error) {
 	seen := shots{}
-	order := rand.New(rand.NewPCG(1, 2))
-	for range n {
-		for _, i := range order.Perm(len(all)) {
+	chance := rand.New(rand.NewPCG(1, 2))
+	var order []int
+	for round := range n {
+		if round%2 == 0 {
+			order = chance.Perm(len(all))
+		} else {
+			slices.Reverse(order)
+		}
+		for _, i := range order {
 			if err := ctx.Err(); err != nil {
 				return seen, err
 			}
@@ -42,6 +49,21 @@ func rounds(ctx context.Context, n int, all []*contender, fire func(*contender) 
 		}
 	}
 	return seen, nil
+}
+
+// together makes one shot, of their mean rate, of every n of a contender.
+func (s shots) together(n int) shots {
+	out := shots{}
+	for c, all := range s {
+		for some := range slices.Chunk(all, n) {
+			var mean shot
+			for _, one := range some {
+				mean.rate += one.rate / float64(len(some))
+			}
+			out[c] = append(out[c], mean)
+		}
+	}
+	return out
 }
 
 // ratios are taken within each round.

@@ -44,6 +44,14 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+func TestTogether(t *testing.T) {
+	c := &contender{}
+	got := shots{c: {{rate: 1}, {rate: 3}, {rate: 10}, {rate: 20}, {rate: 7}}}.together(2)[c]
+	if want := []shot{{rate: 2}, {rate: 15}, {rate: 7}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestForwardRows(t *testing.T) {
 	st := &stage{
 		connectd: contender{name: "connectd"}, haproxy: contender{name: "HAProxy"},
