@@ -121,7 +121,7 @@ static __always_inline bool may_be_ours(struct bpf_sock_addr *ctx, const struct 
 
 	if (ctx->type != SOCK_STREAM)
 		return true;
-	return (sk && is_followed(sk)) || (is_loopback(peer) && !is_own(ctx));
+	return (sk && has_callback(sk, BPF_SOCK_OPS_STATE_CB_FLAG)) || (is_loopback(peer) && !is_own(ctx));
 }
 
 /* The VIP this socket's peer goes by, if we translated it. */

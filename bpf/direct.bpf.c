@@ -7,7 +7,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const struct exchange *unused_exchange __attribute__((unused));
 const enum request_state *unused_request_state __attribute__((unused));
 const enum response_state *unused_response_state __attribute__((unused));
 

@@ -67,12 +67,10 @@ static __always_inline struct exchange *exchange_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct exchange *x;
-	__u64 cookie;
 
-	if (!sk || !is_followed(sk))
+	if (!sk || !has_callback(sk, CALLBACK_OF_DIRECT))
 		return NULL;
-	cookie = bpf_get_socket_cookie(skb);
-	x = bpf_map_lookup_elem(&exchanges_v2, &cookie);
+	x = exchange_by(bpf_get_socket_cookie(skb));
 	return x && x->mode != HTTP_LEFT_OUT ? x : NULL;
 }
 

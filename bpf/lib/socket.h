@@ -90,13 +90,17 @@ static __always_inline bool is_subflow(struct bpf_sock_addr *ctx)
 	return tp && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 }
 
-/* Whether some sockops program hears of this socket's states, as ours does of
- * every TCP connection that was translated. */
-static __always_inline bool is_followed(struct bpf_sock *sk)
+/* Retransmissions, of which nobody here wants to hear. sock_ops asks for them on
+ * connections in mode direct, so that cgroup_skb knows those at a glance. */
+#define CALLBACK_OF_DIRECT BPF_SOCK_OPS_RETRANS_CB_FLAG
+
+/* Whether some sockops program asked for this callback on a socket: ours, or
+ * another agent's. */
+static __always_inline bool has_callback(struct bpf_sock *sk, __u8 flag)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 
-	return tp && (tp->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG);
+	return tp && (tp->bpf_sock_ops_cb_flags & flag);
 }
 
 static __always_inline bool is_loopback(const struct addr *a)

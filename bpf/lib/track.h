@@ -74,6 +74,11 @@ static __always_inline void forget(__u64 cookie, const struct connection *c)
 	bpf_map_delete_elem(&connections_v1, &cookie);
 }
 
+static __always_inline bool store(__u64 cookie, const struct connection *c, const __u64 *held, __u64 how)
+{
+	return held && *held < max_task_connections && !bpf_map_update_elem(&connections_v1, &cookie, c, how);
+}
+
 /* Writes the state of a connection about to be made. false: there is no room,
  * for this task or at all. */
 static __always_inline bool track(__u64 cookie, const struct connection *c, bool subflow)
@@ -84,12 +89,15 @@ static __always_inline bool track(__u64 cookie, const struct connection *c, bool
 
 	if (subflow)
 		return held && *held < max_task_connections && !bpf_map_update_elem(&subflows_v1, &cookie, c, BPF_ANY);
-	old = bpf_map_lookup_elem(&connections_v1, &cookie);
-	if (old && !(old->flags & CONNECTION_ARMED))
-		forget(cookie, old); /* the socket's earlier, other destination */
-	if (!held || *held >= max_task_connections ||
-	    bpf_map_update_elem(&connections_v1, &cookie, c, BPF_ANY))
-		return false;
+	if (!store(cookie, c, held, BPF_NOEXIST)) {
+		old = bpf_map_lookup_elem(&connections_v1, &cookie);
+		if (!old)
+			return false;
+		if (!(old->flags & CONNECTION_ARMED))
+			forget(cookie, old); /* the socket's earlier, other destination */
+		if (!store(cookie, c, held, BPF_ANY))
+			return false;
+	}
 	add(held, 1);
 	e = stats_of(c->endpoint);
 	if (c->protocol == IPPROTO_UDP && e) {
@@ -124,10 +132,13 @@ static __always_inline void locate(const struct bpf_sock_ops *ops, struct connec
 
 /* Callbacks are added to those of other programs on the same socket; setting
  * them plainly would take theirs away. */
-static __always_inline void arm(struct bpf_sock_ops *ops)
+static __always_inline void arm(struct bpf_sock_ops *ops, const struct connection *c)
 {
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
-					       BPF_SOCK_OPS_RTO_CB_FLAG);
+	__u32 flags = ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
+
+	if (c->flags & CONNECTION_DIRECT)
+		flags |= CALLBACK_OF_DIRECT;
+	bpf_sock_ops_cb_flags_set(ops, flags);
 }
 
 static __always_inline struct connection *adopt_subflow(struct bpf_sock_ops *ops, __u64 cookie)
@@ -167,7 +178,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	locate(ops, c);
 	c->started_ns = bpf_ktime_get_ns();
 	c->flags |= CONNECTION_ARMED;
-	arm(ops);
+	arm(ops, c);
 	follow(cookie, c);
 	if (c->flags & CONNECTION_FORWARDED)
 		admit(c);
@@ -194,7 +205,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ops)
 
 	if (!c)
 		return;
-	arm(ops); /* an agent that replaced the flags since would leak our entry */
+	arm(ops, c); /* an agent that replaced the flags since would leak our entry */
 	c->flags |= CONNECTION_ESTABLISHED;
 	if (c->flags & CONNECTION_FORWARDED)
 		return;
@@ -324,7 +335,8 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 	e = stats_of(c->endpoint);
 	if (e) {
 		add(&e->active, -1);
-		add(&e->retransmits, ops->total_retrans);
+		if (ops->total_retrans)
+			add(&e->retransmits, ops->total_retrans);
 		if (c->flags & CONNECTION_ESTABLISHED)
 			count_bytes(ops, c, e);
 		else

@@ -110,6 +110,7 @@ type connectEvent struct {
 
 type connectExchange struct {
 	_        structs.HostLayout
+	Cookie   uint64
 	AskedNs  uint64
 	Service  uint32
 	Endpoint uint32
@@ -287,7 +288,8 @@ const (
 	connectMapEndpointStatsV1    = "endpoint_stats_v1"
 	connectMapEndpointsV1        = "endpoints_v1"
 	connectMapEventsV1           = "events_v1"
-	connectMapExchangesV2        = "exchanges_v2"
+	connectMapExchangesFarV1     = "exchanges_far_v1"
+	connectMapExchangesNearV1    = "exchanges_near_v1"
 	connectMapForwardersV1       = "forwarders_v1"
 	connectMapFrontendsV1        = "frontends_v1"
 	connectMapHeartbeatsV1       = "heartbeats_v1"
@@ -398,7 +400,8 @@ type connectMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesV2       *ebpf.MapSpec `ebpf:"exchanges_v2"`
+	ExchangesFarV1    *ebpf.MapSpec `ebpf:"exchanges_far_v1"`
+	ExchangesNearV1   *ebpf.MapSpec `ebpf:"exchanges_near_v1"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
@@ -467,7 +470,8 @@ type connectMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesV2       *ebpf.Map `ebpf:"exchanges_v2"`
+	ExchangesFarV1    *ebpf.Map `ebpf:"exchanges_far_v1"`
+	ExchangesNearV1   *ebpf.Map `ebpf:"exchanges_near_v1"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
@@ -498,7 +502,8 @@ func (m *connectMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesV2,
+		m.ExchangesFarV1,
+		m.ExchangesNearV1,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,

@@ -100,7 +100,8 @@ const (
 	directMapEndpointStatsV1     = "endpoint_stats_v1"
 	directMapEndpointsV1         = "endpoints_v1"
 	directMapEventsV1            = "events_v1"
-	directMapExchangesV2         = "exchanges_v2"
+	directMapExchangesFarV1      = "exchanges_far_v1"
+	directMapExchangesNearV1     = "exchanges_near_v1"
 	directMapForwardersV1        = "forwarders_v1"
 	directMapFrontendsV1         = "frontends_v1"
 	directMapHeadsV1             = "heads_v1"
@@ -134,7 +135,6 @@ const (
 	directVarOwnMark             = "own_mark"
 	directVarRequestNext         = "request_next"
 	directVarResponseNext        = "response_next"
-	directVarUnusedExchange      = "unused_exchange"
 	directVarUnusedRequestState  = "unused_request_state"
 	directVarUnusedResponseState = "unused_response_state"
 	directVarVip4Mask            = "vip4_mask"
@@ -200,7 +200,8 @@ type directMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesV2       *ebpf.MapSpec `ebpf:"exchanges_v2"`
+	ExchangesFarV1    *ebpf.MapSpec `ebpf:"exchanges_far_v1"`
+	ExchangesNearV1   *ebpf.MapSpec `ebpf:"exchanges_near_v1"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.MapSpec `ebpf:"heads_v1"`
@@ -238,7 +239,6 @@ type directVariableSpecs struct {
 	OwnMark             *ebpf.VariableSpec `ebpf:"own_mark"`
 	RequestNext         *ebpf.VariableSpec `ebpf:"request_next"`
 	ResponseNext        *ebpf.VariableSpec `ebpf:"response_next"`
-	UnusedExchange      *ebpf.VariableSpec `ebpf:"unused_exchange"`
 	UnusedRequestState  *ebpf.VariableSpec `ebpf:"unused_request_state"`
 	UnusedResponseState *ebpf.VariableSpec `ebpf:"unused_response_state"`
 	Vip4Mask            *ebpf.VariableSpec `ebpf:"vip4_mask"`
@@ -274,7 +274,8 @@ type directMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesV2       *ebpf.Map `ebpf:"exchanges_v2"`
+	ExchangesFarV1    *ebpf.Map `ebpf:"exchanges_far_v1"`
+	ExchangesNearV1   *ebpf.Map `ebpf:"exchanges_near_v1"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.Map `ebpf:"heads_v1"`
@@ -309,7 +310,8 @@ func (m *directMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesV2,
+		m.ExchangesFarV1,
+		m.ExchangesNearV1,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeadsV1,
@@ -348,7 +350,6 @@ type directVariables struct {
 	OwnMark             *ebpf.Variable `ebpf:"own_mark"`
 	RequestNext         *ebpf.Variable `ebpf:"request_next"`
 	ResponseNext        *ebpf.Variable `ebpf:"response_next"`
-	UnusedExchange      *ebpf.Variable `ebpf:"unused_exchange"`
 	UnusedRequestState  *ebpf.Variable `ebpf:"unused_request_state"`
 	UnusedResponseState *ebpf.Variable `ebpf:"unused_response_state"`
 	Vip4Mask            *ebpf.Variable `ebpf:"vip4_mask"`

@@ -163,64 +163,116 @@ func TestDirectRestart(t *testing.T) {
 	}
 }
 
-// exchanges is how many connections are followed.
-func (r *directRig) exchanges() int {
+// stranger is the cookie of no socket.
+const stranger = 1 << 63
+
+// crowd gives every near place to somebody else.
+func (r *directRig) crowd() {
 	r.tb.Helper()
-	n := 0
-	for _, err := range all[uint64, [96]byte](r.dp.objs.ExchangesV2) {
+	near := r.dp.objs.ExchangesNearV1
+	for place := range near.MaxEntries() {
+		if err := near.Put(place, connectExchange{Cookie: stranger}); err != nil {
+			r.tb.Fatal(err)
+		}
+	}
+}
+
+// exchanges is how many connections are followed.
+func (r *directRig) exchanges() (near, far int) {
+	r.tb.Helper()
+	for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV1) {
 		if err != nil {
 			r.tb.Fatal(err)
 		}
-		n++
+		if e.value.Cookie != 0 && e.value.Cookie != stranger {
+			near++
+		}
 	}
-	return n
+	for _, err := range all[uint64, connectExchange](r.dp.objs.ExchangesFarV1) {
+		if err != nil {
+			r.tb.Fatal(err)
+		}
+		far++
+	}
+	return near, far
 }
 
 // Nothing is kept of connections that have ended, be it by an end that nobody
-// told.
+// told, whichever map they are in. Places of others stay theirs.
 func TestDirectEnds(t *testing.T) {
-	r := newDirectRig(t, script(oks(9)))
-	missed, ended := r.dial(), r.dial()
-	for _, c := range []net.Conn{missed, ended} {
-		r.run(c, oks(1))
+	for _, tc := range []struct {
+		name    string
+		crowded bool
+	}{{"near", false}, {"far", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newDirectRig(t, script(oks(9)))
+			if tc.crowded {
+				r.crowd()
+			}
+			followed := func(want int) error {
+				wantNear, wantFar := want, 0
+				if tc.crowded {
+					wantNear, wantFar = 0, want
+				}
+				if near, far := r.exchanges(); near != wantNear || far != wantFar {
+					return fmt.Errorf("%d connections are near and %d far, want %d and %d", near, far, wantNear, wantFar)
+				}
+				return nil
+			}
+			missed, ended := r.dial(), r.dial()
+			for _, c := range []net.Conn{missed, ended} {
+				r.run(c, oks(2))
+			}
+			r.want2("two connections", [6]uint64{2: 4}, 0)
+			if err := followed(2); err != nil {
+				t.Fatal(err)
+			}
+			ended.Close()
+			testutil.Eventually(t, 10*time.Second, func() error { return followed(1) })
+			r.missEnd(missed)
+			if err := followed(1); err != nil {
+				t.Errorf("before the sweep: %s", err)
+			}
+			for range sweepShare {
+				if _, err := r.dp.Sweep(func(uint64) (*netns.Handle, bool) { return r.web.NS(), true }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := followed(0); err != nil {
+				t.Errorf("after the sweep: %s", err)
+			}
+			if !tc.crowded {
+				return
+			}
+			for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV1) {
+				if err != nil || e.value.Cookie != stranger {
+					t.Fatalf("place %d is %x's (%v)", e.key, e.value.Cookie, err)
+				}
+			}
+		})
 	}
-	if n := r.exchanges(); n != 2 {
-		t.Fatalf("%d connections are followed, want 2", n)
-	}
-	ended.Close()
-	testutil.Eventually(t, 10*time.Second, func() error {
-		if n := r.exchanges(); n != 1 {
-			return fmt.Errorf("%d connections are followed, want 1", n)
-		}
-		return nil
-	})
+}
+
+// missEnd closes a connection while sock_ops is not attached, and makes it an old
+// one.
+func (r *directRig) missEnd(c net.Conn) {
+	r.tb.Helper()
 	if err := r.detach("sock_ops"); err != nil {
-		t.Fatal(err)
+		r.tb.Fatal(err)
 	}
-	missed.(*net.TCPConn).SetLinger(0)
-	missed.Close()
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
 	if err := r.dp.Publish(); err != nil {
-		t.Fatal(err)
+		r.tb.Fatal(err)
 	}
 	for e, err := range r.dp.connections() {
 		if err != nil {
-			t.Fatal(err)
+			r.tb.Fatal(err)
 		}
 		e.value.StartedNs = monotonic() - uint64(2*closingGrace)
 		if err := r.dp.objs.ConnectionsV1.Put(&e.key, &e.value); err != nil {
-			t.Fatal(err)
+			r.tb.Fatal(err)
 		}
-	}
-	if n := r.exchanges(); n != 1 {
-		t.Errorf("%d connections are followed before the sweep, want 1", n)
-	}
-	for range sweepShare {
-		if _, err := r.dp.Sweep(func(uint64) (*netns.Handle, bool) { return r.web.NS(), true }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := r.exchanges(); n != 0 {
-		t.Errorf("%d connections are followed after the sweep, want none", n)
 	}
 }
 

@@ -184,7 +184,7 @@ func (d *Datapath) Sweep(in Namespaces) (int, error) {
 		if err := d.objs.ConnectionsV1.Delete(id.cookie); err != nil {
 			return nil
 		}
-		_ = d.objs.ExchangesV2.Delete(id.cookie) // most have none
+		d.forgetExchange(id.cookie)
 		swept++
 		d.release(c)
 		return nil
