@@ -22,6 +22,7 @@ const (
 	reasonBadRequest   = "bad_request"
 	reasonHeadTooLarge = "head_too_large"
 	reasonSlow         = "slow_head"
+	reasonSlowBody     = "slow_body"
 	reasonNeedsHTTP2   = "needs_http2" // the service speaks HTTP/2 only
 	reasonNeedsHTTP1   = "needs_http1"
 	reasonBodyFraming  = "bad_body"
@@ -119,6 +120,10 @@ func (x *exchange) stopped() ending {
 		if !x.committed {
 			x.leave(route.Reset, false)
 			return x.refuse(504, reasonTimeout)
+		}
+	case stopClient:
+		if !x.committed {
+			return x.refuse(408, reasonSlowBody)
 		}
 	case stopBad:
 		if !x.committed {

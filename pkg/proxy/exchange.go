@@ -63,6 +63,7 @@ type exchange struct {
 	headAt   int64 // when the response head came
 
 	start    int64    // when the head was whole
+	fed      int64    // when something of the request came last
 	id       [36]byte // request id, when the client gave none
 	deadline timer
 	phase    timer // connect, retry delay, idleness
@@ -77,8 +78,9 @@ type stop uint8
 const (
 	stopNone     stop = iota
 	stopGone          // the client's connection is dead
-	stopDeadline      // perRequestTimeout
-	stopPhase         // the present phase took too long
+	stopDeadline      // the endpoint took too long
+	stopClient        // the client took too long
+	stopPhase         // the present phase did
 	stopEndpoint      // connections to the endpoint are being ended
 	stopBad           // the client's body is not framed as it said
 	stopClosing       // the daemon or the task is going
@@ -225,7 +227,7 @@ func (x *exchange) next() bool {
 // serve answers one request.
 func (x *exchange) serve() ending {
 	l := x.l
-	x.start = l.now
+	x.start, x.fed = l.now, l.now
 	x.route = l.p.table.Route(x.c.vip)
 	x.task = l.p.table.Task(x.c.task)
 	if end, ok := x.read(); !ok {
@@ -242,9 +244,7 @@ func (x *exchange) serve() ending {
 		return x.refuse(505, reasonNeedsHTTP2)
 	}
 	x.choice.Task, x.choice.V6 = x.task, x.c.vip.Addr().Is6()
-	if d := x.route.HTTP.RequestTimeout; d > 0 && !x.head.Upgrade {
-		l.arm(&x.deadline, d, x)
-	}
+	x.watch()
 	if !x.prepare() {
 		return x.refuse(400, reasonBodyFraming)
 	}

@@ -55,9 +55,7 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	}
 	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
 	q.route.State.Budget.Deposit(q.route.HTTP.Retry, l.now)
-	if d := q.route.HTTP.RequestTimeout; d > 0 && !x.HasDeadline {
-		l.arm(&q.deadline, d, q)
-	}
+	q.watch()
 	if d := q.route.HTTP.IdleTimeout; d > 0 {
 		l.arm(&q.idle, d, q)
 	}
@@ -226,11 +224,7 @@ func (l *loop) Done(x *h2.Exchange) {
 func (q *h2Request) expired(t *timer) {
 	switch {
 	case t == &q.deadline:
-		if !q.x.Answered() {
-			q.reason = reasonTimeout
-			q.leave(route.Reset, 0)
-			q.x.Expire()
-		}
+		q.watch()
 	case t == &q.idle:
 		q.checkIdle()
 	case q.paused:

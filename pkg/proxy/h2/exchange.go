@@ -3,6 +3,7 @@ package h2
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -30,6 +31,8 @@ type Exchange struct {
 	Tries int
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
+	// Fed is when something of the request came last.
+	Fed time.Time
 	// Reason is why the forwarder answered itself, "" if it did not.
 	Reason string
 	// Aborted: the response did not come to its end, by whosever doing.
@@ -69,6 +72,12 @@ func (x *Exchange) Endpoint() *Stream { return x.up }
 // the idle timeout counts.
 func (x *Exchange) Answered() bool { return x.heard || x.own }
 
+// AwaitsClient reports that the endpoint has been given all that came of the
+// request, whose end has not come.
+func (x *Exchange) AwaitsClient() bool {
+	return !x.req.end && x.up != nil && x.req.sent == len(x.req.buf)
+}
+
 // Replayable reports that another try could be given the whole request.
 func (x *Exchange) Replayable() bool { return !x.begun && !x.req.lost }
 
@@ -79,6 +88,7 @@ func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
 	x.req.end, x.req.keep = end, true
 	x.Request = append(x.Request, fields...)
 	x.note(fields)
+	x.Fed = st.s.now
 	from, refuse := f.carrier.Request(x)
 	if refuse == 0 && x.Method == "CONNECT" {
 		refuse = 405 // tunnels are not ours

@@ -12,6 +12,7 @@ import (
 func (x *Exchange) requestData(p []byte, end bool) {
 	r := &x.req
 	x.Received += int64(len(p))
+	x.Fed = x.down.s.now
 	if x.own || x.up != nil && x.up.Gone() {
 		x.down.Release(len(p)) // nobody wants it
 		r.end = r.end || end
@@ -91,6 +92,7 @@ func (x *Exchange) dropRequest() {
 // requestTrailers takes the request's end.
 func (x *Exchange) requestTrailers(fields []hpack.HeaderField) {
 	r := &x.req
+	x.Fed = x.down.s.now
 	r.end = true
 	if x.own || x.up != nil && x.up.Gone() {
 		x.settle()
