@@ -153,7 +153,7 @@ func TestDirectWire(t *testing.T) {
 		}, [6]uint64{}, 1},
 		{"interim heads over 512 bytes", []exchange{
 			answers("HTTP/1.1 103 Early Hints\r\nLink: <" + long + ">\r\n\r\n" + okHead), ok,
-			answers("HTTP/1.1 103 Early Hints\r\nLink: <" + long, long + ">\r\n\r\nHTTP/1.1 40", "4 Not Found\r\nContent-Length: 0\r\n\r\n"), ok,
+			answers("HTTP/1.1 103 Early Hints\r\nLink: <"+long, long+">\r\n\r\nHTTP/1.1 40", "4 Not Found\r\nContent-Length: 0\r\n\r\n"), ok,
 		}, [6]uint64{2: 3, 4: 1}, 0},
 		{"interim answers", []exchange{
 			answers("HTTP/1.1 100 Continue\r\n\r\n" + okHead),
