@@ -44,11 +44,19 @@ func scripts(now func() []exchange) func(net.Listener) {
 		return nil
 	}
 	return func(l net.Listener) {
+		// A client's FIN is lost if its namespace goes first.
+		var open []net.Conn
+		defer func() {
+			for _, c := range open {
+				c.Close()
+			}
+		}()
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			open = append(open, c)
 			go func() {
 				defer c.Close()
 				for _, e := range now() {
