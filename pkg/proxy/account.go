@@ -105,6 +105,7 @@ func (x *exchange) account(end ending) {
 func (x *exchange) log(took time.Duration, status int) {
 	e := &x.l.entry
 	*e = accesslog.Entry{
+		Kind:  x.route.HTTP.Protocol, // another one's lines must not be in a service's log
 		Start: time.Now().Add(-took), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
 		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries), Protocol: "HTTP/1.1",
 	}
@@ -118,7 +119,7 @@ func (x *exchange) log(took time.Duration, status int) {
 		h := &x.head
 		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Target.Of(x.req), h.Host.Of(x.req)
 		e.UserAgent, e.ForwardedFor, e.RequestID = h.UserAgent.Of(x.req), h.ForwardedFor.Of(x.req), h.RequestID.Of(x.req)
-		if len(e.RequestID) == 0 {
+		if len(e.RequestID) == 0 && x.id[0] != 0 {
 			e.RequestID = x.id[:]
 		}
 	}

@@ -64,7 +64,7 @@ type exchange struct {
 
 	start    int64    // when the head was whole
 	fed      int64    // when something of the request came last
-	id       [36]byte // request id, when the client gave none
+	id       [36]byte // request id, when the client gave none; zero before prepare
 	deadline timer
 	phase    timer // connect, retry delay, idleness
 	stop     stop
@@ -150,7 +150,7 @@ func (x *exchange) reset() {
 	x.host = netip.AddrPort{}
 	x.route, x.task, x.endpoint, x.server = nil, nil, nil, nil
 	x.tries, x.informed, x.status, x.reason, x.stop = 0, 0, 0, "", stopNone
-	x.headAt = 0
+	x.headAt, x.id = 0, [36]byte{}
 	clear(x.choice.Tried)
 	x.choice.Tried = x.choice.Tried[:0]
 }
