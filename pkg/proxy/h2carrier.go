@@ -248,12 +248,15 @@ func (q *h2Request) log(took time.Duration) {
 	x := q.x
 	e := &q.l.entry
 	*e = accesslog.Entry{
-		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
+		Kind: q.route.HTTP.Protocol, Start: q.l.timeOfDay(q.start), Protocol: "HTTP/2", Status: x.Status,
 		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1,
 		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
 	}
 	if q.host != nil {
 		e.UpstreamHost = q.host.Address
+	}
+	if x.HeadAt != 0 {
+		e.UpstreamTime = time.Duration(x.HeadAt - q.tryBegan)
 	}
 	for _, h := range x.Request {
 		switch h.Name {
@@ -261,13 +264,22 @@ func (q *h2Request) log(took time.Duration) {
 			e.Path = []byte(h.Value)
 		case ":authority":
 			e.Authority = []byte(h.Value)
+		case "host":
+			first(&e.Authority, h.Value)
 		case "user-agent":
-			e.UserAgent = []byte(h.Value)
+			first(&e.UserAgent, h.Value)
 		case "x-forwarded-for":
-			e.ForwardedFor = []byte(h.Value)
+			e.ForwardedFor = []byte(h.Value) // the last, which is the one continued
 		case "x-request-id":
-			e.RequestID = []byte(h.Value)
+			first(&e.RequestID, h.Value)
 		}
 	}
 	q.l.p.params.Access.Log(q.route.HTTP.AccessLog, e)
+}
+
+// first is what counts of a field that came more than once, as in HTTP/1.
+func first(to *[]byte, value string) {
+	if len(*to) == 0 {
+		*to = []byte(value)
+	}
 }

@@ -29,6 +29,9 @@ type Exchange struct {
 	HasDeadline bool
 	// Tries is how often Dial was called.
 	Tries int
+	// HeadAt is when the final response's head came, by Forwarder.Now; 0: none
+	// has.
+	HeadAt int64
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
 	// Fed is when something of the request came last.

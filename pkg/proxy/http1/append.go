@@ -7,6 +7,10 @@ type RequestEdit struct {
 	ForwardedFor []byte // added at the end of X-Forwarded-For
 	RequestID    []byte // X-Request-Id where there is none; nil adds none
 	Authority    []byte // Host for an HTTP/1.0 request without one
+
+	// Forwarded is set by AppendRequest: the last X-Forwarded-For of what it
+	// appended to, as the endpoint sees it.
+	Forwarded Span
 }
 
 // AppendRequest appends the head that an endpoint gets: HTTP/1.1 in origin
@@ -32,13 +36,15 @@ func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 		dst = line1(dst, "host: ", authority)
 	}
 	dst = m.appendFields(dst, buf, !hostLine)
-	if m.ForwardedFor.Empty() {
-		dst = line1(dst, "x-forwarded-for: ", e.ForwardedFor)
-	} else {
-		dst = append(dst, "x-forwarded-for: "...)
+	dst = append(dst, "x-forwarded-for: "...)
+	forwarded := len(dst)
+	if !m.ForwardedFor.Empty() {
 		dst = append(dst, m.ForwardedFor.Of(buf)...)
-		dst = line1(dst, ", ", e.ForwardedFor)
+		dst = append(dst, ", "...)
 	}
+	dst = append(dst, e.ForwardedFor...)
+	e.Forwarded = span(forwarded, len(dst))
+	dst = append(dst, "\r\n"...)
 	if !m.hasProto {
 		dst = append(dst, "x-forwarded-proto: http\r\n"...)
 	}
