@@ -9,10 +9,10 @@ import (
 
 // decide asks whether a failed try may be followed by another.
 func (x *exchange) decide(f route.Failure) route.Verdict {
-	return route.Decide(x.route.HTTP.Retry, route.Try{
+	return x.route.State.Decide(x.route.HTTP.Retry, route.Try{
 		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
 		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
-	}, &x.route.State.Budget, x.l.now)
+	}, x.l.now)
 }
 
 // again prepares the next try, which goes by the plan as it is by then: the

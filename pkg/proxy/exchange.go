@@ -276,7 +276,7 @@ func (x *exchange) forward() ending {
 			if answered {
 				return x.relay()
 			}
-			return x.failed(failure, verdict)
+			return x.failed(failure)
 		}
 		x.again(e, failure, verdict, answered)
 	}

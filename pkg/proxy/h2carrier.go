@@ -119,9 +119,10 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	if e == nil { // there was none to try
 		return false
 	}
-	v := route.Decide(q.route.HTTP.Retry, route.Try{
-		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
-	}, &q.route.State.Budget, l.now)
+	v := q.route.State.Decide(q.route.HTTP.Retry, route.Try{
+		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(),
+		ResponseStarted: x.Begun(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
+	}, l.now)
 	if v == route.AgainFree {
 		// As if it had not been: the endpoint did nothing wrong.
 		q.tries--
@@ -132,17 +133,17 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		return true
 	}
 	q.leave(failure, 0)
-	switch v {
-	case route.Again:
-		q.retries++
-		q.choice.Tried = append(q.choice.Tried, e)
-		return true
-	case route.NotRetriable:
-	default:
-		q.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
+	if v != route.Again {
+		return false
 	}
-	return false
+	q.retries++
+	q.choice.Tried = append(q.choice.Tried, e)
+	return true
 }
+
+// died says that a try failed with its connection, and not with its stream
+// alone: that one was reset by an endpoint that had seen the request.
+func (q *h2Request) died(f route.Failure) bool { return f != route.Reset || q.up == nil || q.up.over }
 
 var failures = [...]route.Failure{
 	h2.ConnectFailed:   route.ConnectFailed,

@@ -81,6 +81,10 @@ func (x *Exchange) AwaitsClient() bool {
 	return !x.req.end && x.up != nil && x.req.sent == len(x.req.buf)
 }
 
+// Begun reports that the client was sent something of a response other than
+// 100.
+func (x *Exchange) Begun() bool { return x.begun }
+
 // Replayable reports that another try could be given the whole request.
 func (x *Exchange) Replayable() bool { return !x.begun && !x.req.lost }
 
