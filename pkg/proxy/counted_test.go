@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,29 +90,30 @@ func TestRetriesAreCounted(t *testing.T) {
 		endpoint func(w http.ResponseWriter, try int) // nil: nobody listens
 		status   int                                  // that the client gets
 		tries    int64                                // that the endpoint saw
-		want     string
+		want     string                               // outcomes, each of one request
+		classes  string                               // class:tries, of the endpoint
 	}{
-		{"nothing failed", budget, "GET", 0, status(200), 200, 1, ""},
-		{"500", budget, "GET", 0, status(500), 500, 1, ""},
-		{"503, then 200", budget, "GET", 0, status(503, 200), 200, 2, "success"},
-		{"503, 503, 200", budget, "GET", 0, status(503, 503, 200), 200, 3, "success"},
-		{"503, then 404", budget, "GET", 0, status(503, 404), 404, 2, "success"},
-		{"503, then 500", budget, "GET", 0, status(503, 500), 500, 2, "failure"},
-		{"503 to the last", budget, "GET", 0, status(503), 503, 3, "failure no_attempts"},
-		{"503, no attempts", once, "GET", 0, status(503), 503, 1, "no_attempts"},
-		{"503, no budget", broke, "GET", 0, status(503), 503, 1, "no_budget"},
-		{"503 to POST", budget, "POST", 10, status(503), 503, 1, "not_idempotent"},
-		{"503 to POST, methods: all", everything, "POST", 10, status(503, 200), 200, 2, "success"},
-		{"503 to a large body", budget, "PUT", 1 << 20, status(503), 503, 1, "body_too_large"},
-		{"503 after early hints", budget, "GET", 0, hints, 503, 1, "response_started"},
-		{"cut to the last", budget, "GET", 0, cut, 503, 3, "failure no_attempts"},
-		{"cut, no attempts", once, "GET", 0, cut, 503, 1, "no_attempts"},
-		{"cut, no budget", broke, "GET", 0, cut, 503, 1, "no_budget"},
-		{"cut to POST", budget, "POST", 10, cut, 503, 1, "not_idempotent"},
-		{"nobody listens", budget, "GET", 0, nil, 503, 0, "failure no_attempts"},
-		{"nobody listens to POST", budget, "POST", 10, nil, 503, 0, "failure no_attempts"},
-		{"nobody listens, no attempts", once, "GET", 0, nil, 503, 0, "no_attempts"},
-		{"nobody listens, no budget", broke, "GET", 0, nil, 503, 0, "no_budget"},
+		{"nothing failed", budget, "GET", 0, status(200), 200, 1, "", "2:1"},
+		{"500", budget, "GET", 0, status(500), 500, 1, "", "5:1"},
+		{"503, then 200", budget, "GET", 0, status(503, 200), 200, 2, "success", "2:1 5:1"},
+		{"503, 503, 200", budget, "GET", 0, status(503, 503, 200), 200, 3, "success", "2:1 5:2"},
+		{"503, then 404", budget, "GET", 0, status(503, 404), 404, 2, "success", "4:1 5:1"},
+		{"503, then 500", budget, "GET", 0, status(503, 500), 500, 2, "failure", "5:2"},
+		{"503 to the last", budget, "GET", 0, status(503), 503, 3, "failure no_attempts", "5:3"},
+		{"503, no attempts", once, "GET", 0, status(503), 503, 1, "no_attempts", "5:1"},
+		{"503, no budget", broke, "GET", 0, status(503), 503, 1, "no_budget", "5:1"},
+		{"503 to POST", budget, "POST", 10, status(503), 503, 1, "not_idempotent", "5:1"},
+		{"503 to POST, methods: all", everything, "POST", 10, status(503, 200), 200, 2, "success", "2:1 5:1"},
+		{"503 to a large body", budget, "PUT", 1 << 20, status(503), 503, 1, "body_too_large", "5:1"},
+		{"503 after early hints", budget, "GET", 0, hints, 503, 1, "response_started", "5:1"},
+		{"cut to the last", budget, "GET", 0, cut, 503, 3, "failure no_attempts", "0:3"},
+		{"cut, no attempts", once, "GET", 0, cut, 503, 1, "no_attempts", "0:1"},
+		{"cut, no budget", broke, "GET", 0, cut, 503, 1, "no_budget", "0:1"},
+		{"cut to POST", budget, "POST", 10, cut, 503, 1, "not_idempotent", "0:1"},
+		{"nobody listens", budget, "GET", 0, nil, 503, 0, "failure no_attempts", "0:3"},
+		{"nobody listens to POST", budget, "POST", 10, nil, 503, 0, "failure no_attempts", "0:3"},
+		{"nobody listens, no attempts", once, "GET", 0, nil, 503, 0, "no_attempts", "0:1"},
+		{"nobody listens, no budget", broke, "GET", 0, nil, 503, 0, "no_budget", "0:1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			both(t, func(t *testing.T, protocol lb.AppProtocol) {
@@ -143,6 +145,11 @@ func TestRetriesAreCounted(t *testing.T) {
 				for _, word := range strings.Fields(tc.want) {
 					want[word] = 1
 				}
+				classes := make(map[string]uint64)
+				for _, c := range strings.Fields(tc.classes) {
+					class, n, _ := strings.Cut(c, ":")
+					classes[class], _ = strconv.ParseUint(n, 10, 64)
+				}
 				// The class of the answer is counted before what became of the retries.
 				testutil.Eventually(t, 5*time.Second, func() error {
 					var n uint64
@@ -153,6 +160,17 @@ func TestRetriesAreCounted(t *testing.T) {
 					return nil
 				})
 				counts(t, "retries", want, w.retries)
+				counts(t, "the endpoint's tries by class", classes, func() map[string]uint64 {
+					out := make(map[string]uint64)
+					w.p.Each(func(*route.Service) {}, func(e *route.Endpoint) {
+						for class := range e.Classes {
+							if n := e.Classes[class].Load(); n > 0 {
+								out[strconv.Itoa(class)] += n
+							}
+						}
+					})
+					return out
+				})
 			})
 		})
 	}

@@ -132,7 +132,17 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		q.release()
 		return true
 	}
-	q.leave(failure, 0)
+	status := 0
+	switch failure {
+	case route.Unavailable:
+		status = 503
+	case route.GRPCUnavailable:
+		status = 200
+	}
+	if v != route.Again && status != 0 {
+		return false // the client gets this answer, and the try ends with it
+	}
+	q.leave(failure, status)
 	if v != route.Again {
 		return false
 	}
