@@ -60,9 +60,10 @@ func (m *Message) understand(f *field, value []byte) *Error {
 		return m.takeConnection(value)
 	case upgrade:
 		f.hop = true
-		// To HTTP/2 nobody upgrades here: requests would pass unseen.
-		m.upgrades = !m.h2c && !equalFold(value, "h2c")
-		m.h2c = !m.upgrades
+		eachElement(value, func(e []byte) {
+			m.upgrades = true
+			m.h2c = m.h2c || isHTTP(e)
+		})
 	case keepAlive, proxyConnection:
 		f.hop = true
 	case te:
@@ -83,6 +84,15 @@ func (m *Message) understand(f *field, value []byte) *Error {
 		m.hasProto = true
 	}
 	return nil
+}
+
+// isHTTP says that an element of Upgrade, a name and perhaps a version, is a
+// version of HTTP.
+func isHTTP(e []byte) bool {
+	if i := bytes.IndexByte(e, '/'); i >= 0 {
+		e = trim(e[:i])
+	}
+	return equalFold(e, "h2c") || equalFold(e, "h2") || equalFold(e, "http")
 }
 
 func first(s *Span, v Span) {
@@ -219,7 +229,9 @@ func (m *Message) checkRequest(buf []byte) *Error {
 	if m.Minor > 0 && !m.hasHost {
 		return errNoHost
 	}
-	m.Upgrade = m.asksUp && m.upgrades && m.Minor > 0
+	// To HTTP/2 nobody upgrades here: requests would pass unseen. Of several
+	// protocols the endpoint might choose that one.
+	m.Upgrade = m.asksUp && m.upgrades && !m.h2c && m.Minor > 0
 	if m.Upgrade && m.RequestBody() != NoBody {
 		return errUpgradeBody // where would the other protocol begin?
 	}

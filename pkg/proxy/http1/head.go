@@ -115,8 +115,8 @@ type Message struct {
 	trailersOK bool // TE: trailers
 	hasHost    bool
 	hasProto   bool
-	upgrades   bool // an Upgrade field
-	h2c        bool // to HTTP/2
+	upgrades   bool // Upgrade names a protocol
+	h2c        bool // and one is HTTP/2
 	asksUp     bool // Connection: upgrade
 	encoded    bool // a Transfer-Encoding field
 }
