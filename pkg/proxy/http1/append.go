@@ -73,15 +73,23 @@ func (m *Message) AppendResponse(dst, buf []byte, e *ResponseEdit) []byte {
 	dst = append(dst, m.reason.Of(buf)...)
 	dst = append(dst, "\r\n"...)
 	dst = m.appendFields(dst, buf, false)
+	offers := m.Status == 426 && m.upgrades // to what, it must say (RFC 9110 15.5.22)
 	switch {
-	case m.Upgrade:
-		dst = m.appendHop(dst, buf, true, false)
+	case m.Upgrade || offers && !e.Close && !e.KeepAlive:
+		dst = append(dst, "connection: upgrade\r\n"...)
+	case e.Close && offers:
+		dst = append(dst, "connection: close, upgrade\r\n"...)
+	case offers:
+		dst = append(dst, "connection: keep-alive, upgrade\r\n"...)
 	case e.Close:
 		dst = append(dst, "connection: close\r\n"...)
 	case e.KeepAlive:
 		dst = append(dst, "connection: keep-alive\r\n"...)
 	}
-	if m.Chunked && !e.Dechunk {
+	if m.Upgrade || offers {
+		dst = m.appendUpgrade(dst, buf)
+	}
+	if m.Chunked && !e.Dechunk && !m.bare() {
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
 	return append(dst, "\r\n"...)
@@ -126,9 +134,13 @@ func (m *Message) appendHop(dst, buf []byte, up, trailers bool) []byte {
 	if trailers {
 		dst = append(dst, "te: trailers\r\n"...)
 	}
-	if !up {
-		return dst
+	if up {
+		dst = m.appendUpgrade(dst, buf)
 	}
+	return dst
+}
+
+func (m *Message) appendUpgrade(dst, buf []byte) []byte {
 	for i := range m.fields {
 		if f := &m.fields[i]; f.known == upgrade {
 			dst = line1(dst, "upgrade: ", f.value.Of(buf))

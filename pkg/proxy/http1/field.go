@@ -49,6 +49,12 @@ func recognise(name []byte) known {
 func (m *Message) understand(f *field, value []byte) *Error {
 	switch f.known {
 	case contentLength:
+		if m.Status > 0 && m.ContentLength >= 0 {
+			// A response's may be said twice (RFC 9110 8.6), and is passed on once.
+			f.hop = true
+			return m.sameLength(value)
+		}
+		f.hop = m.bare()
 		return m.takeLength(value)
 	case transferEncoding:
 		f.hop = true
@@ -117,6 +123,18 @@ func (m *Message) takeLength(value []byte) *Error {
 		n = n*10 + int64(b-'0')
 	}
 	m.ContentLength = n
+	return nil
+}
+
+func (m *Message) sameLength(value []byte) *Error {
+	was := m.ContentLength
+	m.ContentLength = -1
+	if err := m.takeLength(value); err != nil {
+		return err
+	}
+	if m.ContentLength != was {
+		return errTwoLengths
+	}
 	return nil
 }
 

@@ -159,6 +159,12 @@ func (m *Message) reset() {
 // what follows it is another protocol.
 func (m *Message) Interim() bool { return m.Status < 200 && m.Status != 101 }
 
+// bare says that a response has no body and must not speak of one (RFC 9110
+// 8.6, RFC 9112 6.1).
+func (m *Message) bare() bool {
+	return m.Status == 204 || m.Status > 0 && m.Status < 200
+}
+
 // Framing is how a body is delimited.
 type Framing uint8
 
