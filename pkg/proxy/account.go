@@ -9,10 +9,10 @@ import (
 
 // decide asks whether a failed try may be followed by another.
 func (x *exchange) decide(f route.Failure) route.Verdict {
-	return route.Decide(x.route.HTTP.Retry, route.Try{
+	return x.route.State.Decide(x.route.HTTP.Retry, route.Try{
 		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
 		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
-	}, &x.route.State.Budget, x.l.now)
+	}, x.l.now)
 }
 
 // again prepares the next try, which goes by the plan as it is by then: the
@@ -105,20 +105,24 @@ func (x *exchange) account(end ending) {
 func (x *exchange) log(took time.Duration, status int) {
 	e := &x.l.entry
 	*e = accesslog.Entry{
-		Start: time.Now().Add(-took), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
+		Kind:  x.route.HTTP.Protocol, // another one's lines must not be in a service's log
+		Start: x.l.timeOfDay(x.start), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
 		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries), Protocol: "HTTP/1.1",
 	}
 	if x.head.Minor == 0 {
 		e.Protocol = "HTTP/1.0"
 	}
-	if x.headAt != 0 {
+	if x.headAt != 0 && x.reason == "" { // a malformed one is no answer
 		e.UpstreamTime = time.Duration(x.headAt - x.tryBegan)
 	}
 	if x.head.Size > 0 {
 		h := &x.head
 		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Target.Of(x.req), h.Host.Of(x.req)
 		e.UserAgent, e.ForwardedFor, e.RequestID = h.UserAgent.Of(x.req), h.ForwardedFor.Of(x.req), h.RequestID.Of(x.req)
-		if len(e.RequestID) == 0 {
+		if !x.forwarded.Empty() {
+			e.ForwardedFor = x.forwarded.Of(x.out) // as it is when the line is written, by Envoy's rule
+		}
+		if len(e.RequestID) == 0 && x.id[0] != 0 {
 			e.RequestID = x.id[:]
 		}
 	}

@@ -85,10 +85,7 @@ func (x *exchange) leaving() bool {
 }
 
 // failed answers when all tries have been used up.
-func (x *exchange) failed(f route.Failure, v route.Verdict) ending {
-	if v != route.NotRetriable {
-		x.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
-	}
+func (x *exchange) failed(f route.Failure) ending {
 	x.leave(f, false)
 	switch f {
 	case route.ConnectFailed:

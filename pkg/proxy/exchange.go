@@ -29,8 +29,9 @@ type exchange struct {
 	// What the endpoint gets: the head rebuilt and, as long as it can be sent
 	// again, the body so far.
 	out        []byte
-	headLen    int // of the head in out
-	sent       int // of out, to the present endpoint
+	headLen    int        // of the head in out
+	forwarded  http1.Span // X-Forwarded-For in it
+	sent       int        // of out, to the present endpoint
 	replayable bool
 	grown      int // of the memory for replay in all, held by this one
 	up         *upstream
@@ -64,7 +65,7 @@ type exchange struct {
 
 	start    int64    // when the head was whole
 	fed      int64    // when something of the request came last
-	id       [36]byte // request id, when the client gave none
+	id       [36]byte // request id, when the client gave none; zero before prepare
 	deadline timer
 	phase    timer // connect, retry delay, idleness
 	stop     stop
@@ -150,7 +151,7 @@ func (x *exchange) reset() {
 	x.host = netip.AddrPort{}
 	x.route, x.task, x.endpoint, x.server = nil, nil, nil, nil
 	x.tries, x.informed, x.status, x.reason, x.stop = 0, 0, 0, "", stopNone
-	x.headAt = 0
+	x.headAt, x.id, x.forwarded = 0, [36]byte{}, http1.Span{}
 	clear(x.choice.Tried)
 	x.choice.Tried = x.choice.Tried[:0]
 }
@@ -275,7 +276,7 @@ func (x *exchange) forward() ending {
 			if answered {
 				return x.relay()
 			}
-			return x.failed(failure, verdict)
+			return x.failed(failure)
 		}
 		x.again(e, failure, verdict, answered)
 	}

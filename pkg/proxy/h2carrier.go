@@ -119,9 +119,10 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	if e == nil { // there was none to try
 		return false
 	}
-	v := route.Decide(q.route.HTTP.Retry, route.Try{
-		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
-	}, &q.route.State.Budget, l.now)
+	v := q.route.State.Decide(q.route.HTTP.Retry, route.Try{
+		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(),
+		ResponseStarted: x.Begun(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
+	}, l.now)
 	if v == route.AgainFree {
 		// As if it had not been: the endpoint did nothing wrong.
 		q.tries--
@@ -131,18 +132,28 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		q.release()
 		return true
 	}
-	q.leave(failure, 0)
-	switch v {
-	case route.Again:
-		q.retries++
-		q.choice.Tried = append(q.choice.Tried, e)
-		return true
-	case route.NotRetriable:
-	default:
-		q.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
+	status := 0
+	switch failure {
+	case route.Unavailable:
+		status = 503
+	case route.GRPCUnavailable:
+		status = 200
 	}
-	return false
+	if v != route.Again && status != 0 {
+		return false // the client gets this answer, and the try ends with it
+	}
+	q.leave(failure, status)
+	if v != route.Again {
+		return false
+	}
+	q.retries++
+	q.choice.Tried = append(q.choice.Tried, e)
+	return true
 }
+
+// died says that a try failed with its connection, and not with its stream
+// alone: that one was reset by an endpoint that had seen the request.
+func (q *h2Request) died(f route.Failure) bool { return f != route.Reset || q.up == nil || q.up.over }
 
 var failures = [...]route.Failure{
 	h2.ConnectFailed:   route.ConnectFailed,
@@ -248,12 +259,15 @@ func (q *h2Request) log(took time.Duration) {
 	x := q.x
 	e := &q.l.entry
 	*e = accesslog.Entry{
-		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
+		Kind: q.route.HTTP.Protocol, Start: q.l.timeOfDay(q.start), Protocol: "HTTP/2", Status: x.Status,
 		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1,
 		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
 	}
 	if q.host != nil {
 		e.UpstreamHost = q.host.Address
+	}
+	if x.HeadAt != 0 {
+		e.UpstreamTime = time.Duration(x.HeadAt - q.tryBegan)
 	}
 	for _, h := range x.Request {
 		switch h.Name {
@@ -261,13 +275,22 @@ func (q *h2Request) log(took time.Duration) {
 			e.Path = []byte(h.Value)
 		case ":authority":
 			e.Authority = []byte(h.Value)
+		case "host":
+			first(&e.Authority, h.Value)
 		case "user-agent":
-			e.UserAgent = []byte(h.Value)
+			first(&e.UserAgent, h.Value)
 		case "x-forwarded-for":
-			e.ForwardedFor = []byte(h.Value)
+			e.ForwardedFor = []byte(h.Value) // the last, which is the one continued
 		case "x-request-id":
-			e.RequestID = []byte(h.Value)
+			first(&e.RequestID, h.Value)
 		}
 	}
 	q.l.p.params.Access.Log(q.route.HTTP.AccessLog, e)
+}
+
+// first is what counts of a field that came more than once, as in HTTP/1.
+func first(to *[]byte, value string) {
+	if len(*to) == 0 {
+		*to = []byte(value)
+	}
 }

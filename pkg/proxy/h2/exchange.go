@@ -29,6 +29,9 @@ type Exchange struct {
 	HasDeadline bool
 	// Tries is how often Dial was called.
 	Tries int
+	// HeadAt is when the final response's head came, by Forwarder.Now; 0: none
+	// has.
+	HeadAt int64
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
 	// Fed is when something of the request came last.
@@ -77,6 +80,10 @@ func (x *Exchange) Answered() bool { return x.heard || x.own }
 func (x *Exchange) AwaitsClient() bool {
 	return !x.req.end && x.up != nil && x.req.sent == len(x.req.buf)
 }
+
+// Begun reports that the client was sent something of a response other than
+// 100.
+func (x *Exchange) Begun() bool { return x.begun }
 
 // Replayable reports that another try could be given the whole request.
 func (x *Exchange) Replayable() bool { return !x.begun && !x.req.lost }

@@ -160,6 +160,9 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 	}
 	x.Status, x.GRPCStatus = status, grpc
 	x.begun, x.heard = true, true
+	if now := x.f.Now; now != nil {
+		x.HeadAt = now()
+	}
 	x.forget()
 	x.res.end, x.res.finished = end, end
 	x.down.Headers(fields, end)

@@ -53,6 +53,8 @@ const (
 type Forwarder struct {
 	// OnFlush is Handler.Flush.
 	OnFlush func(s *Session)
+	// Now is the carrier's clock, for Exchange.HeadAt; nil leaves that 0.
+	Now func() int64
 
 	carrier Carrier
 	pool    *Pool
