@@ -109,10 +109,7 @@ func (c *client) rest() {
 // expired ends what has taken too long: a head, idleness, lingering.
 func (c *client) expired(*timer) {
 	if c.h2 != nil {
-		c.h2.shutdown()
-		c.h2.shutdown() // without waiting for its answer
-		c.h2.write()
-		c.h2.end(false)
+		c.h2.idle()
 		return
 	}
 	if c.x != nil && len(c.x.req) > 0 && !c.lingering {

@@ -8,7 +8,8 @@ import (
 // h2Client is a client's connection from its preface on.
 type h2Client struct {
 	*h2Conn
-	c *client
+	c        *client
+	farewell timer // from the first GOAWAY to the last
 }
 
 // goAwayHTTP1 is SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113 7).
@@ -36,7 +37,7 @@ func (c *client) speaksHTTP2() bool {
 	c.h2 = &h2Client{c: c}
 	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true}, c.h2)
 	if c.l.p.draining.Load() {
-		c.h2.session.Shutdown()
+		c.h2.shutdown()
 	}
 	c.h2.read(first)
 	c.l.free.put(first)
@@ -49,20 +50,47 @@ func (c *client) armH2() {
 	if c.h2 == nil || c.h2.over {
 		return
 	}
-	if d := c.idleTimeout(); d > 0 && c.h2.session.Streams() == 0 {
-		c.l.arm(&c.timer, d, c)
-	} else {
-		c.timer.stop()
+	c.timer.stop()
+	switch {
+	case c.h2.session.Finished():
+		c.l.arm(&c.timer, lingerTimeout, c) // for what it may not take of the rest
+		c.l.speak(c.h2.session)             // also when there is none: writing ends the connection
+	case c.h2.session.Streams() == 0:
+		if d := c.idleTimeout(); d > 0 {
+			c.l.arm(&c.timer, d, c)
+		}
 	}
 }
 
-func (h *h2Client) ended() { h.c.close() }
+// idle is told when a connection has been without requests for too long.
+func (h *h2Client) idle() {
+	if h.session.Finished() {
+		h.end(false)
+		return
+	}
+	h.shutdown()
+}
+
+func (h *h2Client) ended() {
+	h.farewell.stop()
+	h.c.close()
+}
 
 func (h *h2Client) cut() { h.end(true) }
 
-// shutdown lets the client know that it should go elsewhere.
+// shutdown lets the client know that it should go elsewhere. What it had sent
+// by the time it knows is answered: the connection ends with a second GOAWAY,
+// for which it need not echo the PING between the two.
 func (h *h2Client) shutdown() {
-	if !h.over {
-		h.session.Shutdown()
+	if h.over || h.session.Closing() {
+		return
 	}
+	h.session.Shutdown()
+	h.l.arm(&h.farewell, farewellTimeout, h)
+}
+
+// expired of the time for an echo of the PING.
+func (h *h2Client) expired(*timer) {
+	h.session.Shutdown()
+	h.c.armH2()
 }

@@ -119,7 +119,7 @@ func (c *h2Conn) write() {
 	}
 	switch {
 	case c.over:
-	case c.session.Closing() && c.session.Streams() == 0 && len(c.session.Output()) == 0:
+	case c.session.Finished() && len(c.session.Output()) == 0:
 		c.end(false)
 	case blocked && c.s.in && !c.session.Blocked():
 		c.l.later(c)

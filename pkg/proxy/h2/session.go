@@ -291,9 +291,24 @@ func (s *Session) Close() {
 func (s *Session) Streams() int { return len(s.streams) }
 
 // Closing reports that no stream can be opened here any more, on either side's
-// word. Once Streams is 0 and Output is written, the owner closes.
+// word. A client may still open some until it has read the last GOAWAY.
 func (s *Session) Closing() bool {
 	return s.away || s.err != nil || s.closed || s.drain > 0 || s.nextID > maxWindow
+}
+
+// Finished reports that nothing comes any more that was not to be lost: once
+// Output is written, the owner closes. After Shutdown a client's requests are
+// under way to us until the GOAWAY that counts them.
+func (s *Session) Finished() bool {
+	switch {
+	case s.err != nil || s.closed:
+		return true
+	case len(s.streams) > 0:
+		return false
+	case s.cfg.Server:
+		return s.away || s.drain == drainFinal
+	}
+	return s.Closing()
 }
 
 // Room is how many more streams Open would open.
