@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/proxy/h2"
@@ -45,6 +46,9 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	c.timer.stop()
 	c.requests++
 	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	if q.route != nil && (q.route.Former || q.route.HTTP.Protocol == lb.AppHTTP) {
+		c.h2.shutdown() // what it connects to anew is not this
+	}
 	switch {
 	case q.route == nil:
 		q.reason = reasonNoService

@@ -220,3 +220,35 @@ func TestHTTP2ResetAfterGoAway(t *testing.T) {
 	c.did(c.fr.WriteRSTStream(1, http2.ErrCodeCancel))
 	c.hears("end")
 }
+
+// A service that is not the forwarder's any more, or speaks HTTP/1 now, keeps
+// no client for ever: the next request is answered and the client sent away.
+func TestHTTP2ServiceChanges(t *testing.T) {
+	for name, change := range map[string]func(w *world, endpoint string){
+		"direct":   func(w *world, endpoint string) { w.change(func(h *lb.HTTP) { h.Direct = true }, endpoint) },
+		"TCP":      func(w *world, endpoint string) { w.spec.HTTP = nil; w.publish(endpoint) },
+		"HTTP/1.1": func(w *world, endpoint string) { w.change(func(h *lb.HTTP) { h.Protocol = lb.AppHTTP }, endpoint) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, endpoint := newH2World(t, named("one"))
+			c := w.dialH2()
+			c.request(1, "GET", "/")
+			c.hears("1: 200")
+			change(w, endpoint)
+			c.request(3, "GET", "/")
+			c.hears(firstGoAway, farewellPing)
+			c.request(5, "GET", "/")
+			c.echo()
+			heard := map[string]bool{}
+			for got := ""; got != "end"; {
+				got = c.next()
+				heard[got] = true
+			}
+			for _, want := range []string{"goaway 5 NO_ERROR", "3: 200", "5: 200"} {
+				if !heard[want] {
+					t.Errorf("heard %v, not %q", heard, want)
+				}
+			}
+		})
+	}
+}
