@@ -77,8 +77,10 @@ func (c *client) receive() {
 // begins starts what the bytes at hand are the beginning of, if it is whole.
 func (c *client) begins() bool {
 	x := c.x
-	if x.first && c.speaksHTTP2() {
-		return true
+	if x.first {
+		if yes, maybe := c.speaksHTTP2(); yes || maybe {
+			return yes
+		}
 	}
 	size, next := http1.FindEnd(x.req, x.scanned)
 	if size == 0 {

@@ -9,19 +9,19 @@ import (
 type h2Client struct {
 	*h2Conn
 	c        *client
-	farewell timer // from the first GOAWAY to the last
+	farewell timer  // from the first GOAWAY to the last
+	slow     timer  // for what the client has begun to say
+	begun    uint64 // which that is, as the session counts
 }
 
 // goAwayHTTP1 is SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113 7).
 const goAwayHTTP1 = "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x08\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0d"
 
 // speaksHTTP2 looks for the preface of HTTP/2 at a connection's beginning, and
-// takes over from HTTP/1 when it is there. It is also true while it may still
-// become one.
-func (c *client) speaksHTTP2() bool {
-	yes, more := h2.IsPreface(c.x.req)
-	if !yes {
-		return more && len(c.x.req) > 2 // "P" and "PR" may become POST or PRI: both wait for more
+// takes over from HTTP/1 when it is there; maybe says that it may still come.
+func (c *client) speaksHTTP2() (yes, maybe bool) {
+	if yes, maybe = h2.IsPreface(c.x.req); !yes {
+		return false, maybe
 	}
 	c.timer.stop()
 	first := c.x.req
@@ -32,7 +32,7 @@ func (c *client) speaksHTTP2() bool {
 		c.l.p.refused(reasonNeedsHTTP1)
 		c.write([]byte(goAwayHTTP1), false)
 		c.closeLingering()
-		return true
+		return true, false
 	}
 	c.h2 = &h2Client{c: c}
 	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true}, c.h2)
@@ -42,7 +42,7 @@ func (c *client) speaksHTTP2() bool {
 	c.h2.read(first)
 	c.l.free.put(first)
 	c.armH2()
-	return true
+	return true, false
 }
 
 // armH2 starts the clock of a connection without requests.
@@ -71,8 +71,35 @@ func (h *h2Client) idle() {
 	h.shutdown()
 }
 
+// fed looks at what the client has begun to say and not finished: a head takes
+// no longer than HTTP/1's.
+func (h *h2Client) fed() {
+	begun := h.session.Unfinished()
+	if begun == h.begun {
+		return
+	}
+	if h.begun = begun; begun == 0 {
+		h.slow.stop()
+		return
+	}
+	h.l.arm(&h.slow, headTimeout, h)
+}
+
+// tooSlow ends the connection, unless it is we who do not read.
+func (h *h2Client) tooSlow() {
+	if h.session.Blocked() {
+		h.l.arm(&h.slow, headTimeout, h)
+		return
+	}
+	h.l.p.refused(reasonSlow)
+	h.session.TooSlow()
+	h.write()
+	h.end(false)
+}
+
 func (h *h2Client) ended() {
 	h.farewell.stop()
+	h.slow.stop()
 	h.c.close()
 }
 
@@ -89,8 +116,12 @@ func (h *h2Client) shutdown() {
 	h.l.arm(&h.farewell, farewellTimeout, h)
 }
 
-// expired of the time for an echo of the PING.
-func (h *h2Client) expired(*timer) {
+func (h *h2Client) expired(t *timer) {
+	if t == &h.slow {
+		h.tooSlow()
+		return
+	}
+	// Time enough for an echo of the PING.
 	h.session.Shutdown()
 	h.c.armH2()
 }

@@ -16,8 +16,11 @@ type h2Conn struct {
 	over    bool
 }
 
-// h2Owner is told of the end of its connection.
-type h2Owner interface{ ended() }
+// h2Owner is told what becomes of its connection.
+type h2Owner interface {
+	fed() // something was read
+	ended()
+}
 
 func (l *loop) newH2(s *sock, cfg h2.Config, owner h2Owner) *h2Conn {
 	c := &h2Conn{l: l, s: s, owner: owner}
@@ -94,6 +97,9 @@ func (c *h2Conn) feed(p []byte) bool {
 		c.write() // the GOAWAY that says why
 		c.end(false)
 		return false
+	}
+	if !c.over {
+		c.owner.fed()
 	}
 	return !c.over
 }

@@ -110,6 +110,9 @@ func (u *h2Upstream) ended() {
 	}
 }
 
+// fed is nothing to do: requests have timeouts of their own.
+func (u *h2Upstream) fed() {}
+
 // released is told that a request has left the connection.
 func (u *h2Upstream) released() {
 	if !u.over && !u.dialing && u.session.Streams() == 0 {

@@ -23,6 +23,7 @@ type Session struct {
 	closed  bool
 
 	in     []byte // a frame, or the preface, that is not whole yet
+	frames uint64 // that were whole
 	body   body   // the DATA frame whose payload is arriving
 	block  block  // the header block whose frames are arriving
 	list   uint32 // bytes of the field list being decoded, as RFC 9113 6.5.2 counts
@@ -193,6 +194,7 @@ func (s *Session) frameLen(h []byte) (int, error) {
 
 // take handles a frame cut by next.
 func (s *Session) take(frame []byte) error {
+	s.frames++
 	kind := http2.FrameType(frame[3])
 	if !s.hello && (kind != http2.FrameSettings || http2.Flags(frame[4]).Has(http2.FlagSettingsAck)) {
 		return fail(http2.ErrCodeProtocol, "first frame is not SETTINGS")
@@ -285,6 +287,27 @@ func (s *Session) Close() {
 	}
 	s.pool.putBuffer(s.out)
 	s.out, s.outSent, s.in, s.block.p = nil, 0, nil, nil
+}
+
+// Unfinished is a number for what the peer has begun and not finished, a header
+// block or a frame that is not DATA; 0 is nothing. Who takes too long over one
+// is to be told so by TooSlow.
+func (s *Session) Unfinished() uint64 {
+	switch {
+	case s.block.id != 0:
+		return s.block.number
+	case len(s.in) > 0:
+		return s.frames + 1
+	}
+	return 0
+}
+
+// TooSlow ends the session as an error in what the peer sent does, but for the
+// return from Feed.
+func (s *Session) TooSlow() {
+	if !s.mute() {
+		s.fail(&ConnectionError{Code: http2.ErrCodeEnhanceYourCalm, Reason: "frame or header block takes too long"})
+	}
 }
 
 // Streams is how many are open.
