@@ -94,13 +94,22 @@ func (h *h2Client) tooSlow() {
 	h.l.p.refused(reasonSlow)
 	h.session.TooSlow()
 	h.write()
-	h.end(false)
+	h.part()
 }
 
 func (h *h2Client) ended() {
+	h.stop()
+	h.c.close()
+}
+
+func (h *h2Client) parted() {
+	h.stop()
+	h.c.closeLingering()
+}
+
+func (h *h2Client) stop() {
 	h.farewell.stop()
 	h.slow.stop()
-	h.c.close()
 }
 
 func (h *h2Client) cut() { h.end(true) }

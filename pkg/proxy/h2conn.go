@@ -18,8 +18,9 @@ type h2Conn struct {
 
 // h2Owner is told what becomes of its connection.
 type h2Owner interface {
-	fed() // something was read
-	ended()
+	fed()    // something was read
+	ended()  // it is closed
+	parted() // all is said, and the socket is the owner's to close
 }
 
 func (l *loop) newH2(s *sock, cfg h2.Config, owner h2Owner) *h2Conn {
@@ -95,7 +96,7 @@ func (c *h2Conn) feed(p []byte) bool {
 	if err := c.session.Feed(p, c.l.wall()); err != nil {
 		c.l.p.refused(reasonH2)
 		c.write() // the GOAWAY that says why
-		c.end(false)
+		c.part()
 		return false
 	}
 	if !c.over {
@@ -126,7 +127,7 @@ func (c *h2Conn) write() {
 	switch {
 	case c.over:
 	case c.session.Finished() && len(c.session.Output()) == 0:
-		c.end(false)
+		c.part()
 	case blocked && c.s.in && !c.session.Blocked():
 		c.l.later(c)
 	}
@@ -145,6 +146,16 @@ func (c *h2Conn) end(reset bool) {
 	}
 	c.session.Close()
 	c.owner.ended()
+}
+
+// part ends the session after its last word, which the peer is yet to read.
+func (c *h2Conn) part() {
+	if c.over {
+		return
+	}
+	c.over = true
+	c.session.Close()
+	c.owner.parted()
 }
 
 // later reads on when the others of the loop have had their turn.

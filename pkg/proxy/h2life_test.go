@@ -360,3 +360,101 @@ func (w *world) unfinished() {
 		return nil
 	})
 }
+
+// A client that is still sending when its connection is ended gets to read
+// why: what it sends then is thrown away, and no reset overtakes the GOAWAY.
+func TestHTTP2GoAwayIsRead(t *testing.T) {
+	for name, test := range map[string]struct{ say, hear string }{
+		"error":    {"\x00\x00\x00\x04\x00\x00\x00\x00\x01", "goaway 0 PROTOCOL_ERROR"}, // SETTINGS on a stream
+		"too slow": {"\x00\x00\x00", "goaway 0 ENHANCE_YOUR_CALM"},
+		"away":     {"", firstGoAway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := newH2World(t, named("one"))
+			c := w.dialH2()
+			w.known(c)
+			c.send(test.say)
+			switch name {
+			case "too slow":
+				w.unfinished()
+				w.pass(headTimeout)
+			case "away":
+				w.goAway()
+			}
+			c.hears(test.hear)
+			if name == "away" {
+				c.hears(farewellPing)
+				c.echo()
+				c.hears("goaway 0 NO_ERROR")
+			}
+			c.hears("end")
+			// Were the connection closed, the first of these would be answered
+			// by a reset.
+			for range 3 {
+				c.send(string(make([]byte, 9)))
+				w.pass(0)
+			}
+			if n := w.p.Stats().Clients; n != 1 {
+				t.Errorf("%d clients while it has not read all, want 1", n)
+			}
+			c.send(string(make([]byte, 9)))
+			c.did(c.Conn.(*net.TCPConn).CloseWrite())
+			c.hears("end")
+			testutil.Eventually(t, 5*time.Second, func() error {
+				if n := w.p.Stats().Clients; n != 0 {
+					return fmt.Errorf("%d clients", n)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A client that has been sent away and reads slowly gets its whole answer,
+// though what it says of its windows comes to an ended connection.
+func TestHTTP2SlowReaderSentAway(t *testing.T) {
+	const size = 16 << 20
+	w, _ := newH2World(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) })
+	c := w.dialH2()
+	c.did(c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10))
+	c.did(c.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+	c.did(c.fr.WriteWindowUpdate(0, 1<<30))
+	c.request(1, "GET", "/")
+	c.hears("1: 200")
+	w.goAway()
+	lingering := func() (yes bool) {
+		for _, l := range w.p.loops {
+			l.call(func() {
+				for c := range l.clients {
+					yes = yes || c.lingering
+				}
+			})
+		}
+		return yes
+	}
+	got, waits := 0, 0
+	for got < size {
+		f, err := c.fr.ReadFrame()
+		if err != nil {
+			t.Fatalf("%d of %d bytes: %v", got, size, err)
+		}
+		switch f := f.(type) {
+		case *http2.PingFrame:
+			c.echo()
+		case *http2.DataFrame:
+			got += len(f.Data())
+			if waits == 0 && !lingering() {
+				continue
+			}
+			c.fr.WriteWindowUpdate(0, 1)
+			if waits%64 == 0 && got < size { // every MiB
+				w.pass(lingerTimeout)
+			}
+			waits++
+		}
+	}
+	if waits == 0 {
+		t.Error("all was read before the connection ended: this test shows nothing")
+	}
+	c.hears("end")
+}

@@ -110,6 +110,11 @@ func (u *h2Upstream) ended() {
 	}
 }
 
+func (u *h2Upstream) parted() {
+	u.l.drop(&u.sock)
+	u.ended()
+}
+
 // fed is nothing to do: requests have timeouts of their own.
 func (u *h2Upstream) fed() {}
 
