@@ -226,8 +226,23 @@ func (l *loop) Done(x *h2.Exchange) {
 	}
 }
 
+// dialed is told that the connection stands for which the request waits.
+func (q *h2Request) dialed(u *h2Upstream) {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Connected(u.session)
+}
+
+// undialed is told that it does not.
+func (q *h2Request) undialed() {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Failed(h2.ConnectFailed)
+}
+
 // expired of a request's timers.
 func (q *h2Request) expired(t *timer) {
+	defer q.c.h2.survive()
 	switch {
 	case t == &q.deadline:
 		if !q.x.Answered() {

@@ -126,6 +126,7 @@ func (h *h2Client) shutdown() {
 }
 
 func (h *h2Client) expired(t *timer) {
+	defer h.survive()
 	if t == &h.slow {
 		h.tooSlow()
 		return

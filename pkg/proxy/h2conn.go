@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"runtime/debug"
 	"time"
 
 	"connectd/pkg/proxy/h2"
@@ -65,6 +66,7 @@ func (c *h2Conn) event() {
 // read feeds the session, a turn of bytes at most; first is what was read
 // before there was a session.
 func (c *h2Conn) read(first []byte) {
+	defer c.survive()
 	if len(first) > 0 && !c.feed(first) {
 		return
 	}
@@ -106,6 +108,7 @@ func (c *h2Conn) feed(p []byte) bool {
 }
 
 func (c *h2Conn) write() {
+	defer c.survive()
 	if c.over {
 		return
 	}
@@ -144,7 +147,7 @@ func (c *h2Conn) end(reset bool) {
 	} else {
 		c.l.drop(c.s)
 	}
-	c.session.Close()
+	c.close()
 	c.owner.ended()
 }
 
@@ -154,8 +157,34 @@ func (c *h2Conn) part() {
 		return
 	}
 	c.over = true
-	c.session.Close()
+	c.close()
 	c.owner.parted()
+}
+
+// survive is deferred by what handles a connection: HTTP/2 does not run in
+// coroutines, which recover by themselves. A panic costs the connection, not the
+// node's traffic.
+func (c *h2Conn) survive() {
+	if r := recover(); r != nil {
+		c.l.tellPanic(r, debug.Stack())
+		c.end(true)
+	}
+}
+
+// close tells every request of the end, also behind one that panics over it.
+func (c *h2Conn) close() {
+	for n := c.session.Streams(); !c.closes() && n > 0; n-- {
+	}
+}
+
+func (c *h2Conn) closes() (done bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.l.tellPanic(r, debug.Stack())
+		}
+	}()
+	c.session.Close()
+	return true
 }
 
 // later reads on when the others of the loop have had their turn.

@@ -61,8 +61,7 @@ func (u *h2Upstream) event() {
 	u.waiting = nil
 	for _, q := range waiting {
 		if q.dialing == u {
-			q.dialing = nil
-			q.x.Connected(u.session)
+			q.dialed(u)
 		}
 	}
 }
@@ -77,8 +76,7 @@ func (u *h2Upstream) failed() {
 	u.ended()
 	for _, q := range waiting {
 		if q.dialing == u {
-			q.dialing = nil
-			q.x.Failed(h2.ConnectFailed)
+			q.undialed()
 		}
 	}
 }

@@ -274,9 +274,9 @@ func (s *Session) fail(err *ConnectionError) {
 
 // Close says that the connection is over, by whichever side: every stream that
 // is open is reported as Lost, and nothing happens any more. The owner calls
-// it once, whatever was the reason.
+// it once, whatever was the reason, and again when a report panicked.
 func (s *Session) Close() {
-	if s.closed {
+	if s.closed && len(s.streams) == 0 {
 		return
 	}
 	s.closed = true
