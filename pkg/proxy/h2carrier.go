@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/proxy/h2"
@@ -45,6 +46,9 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	c.timer.stop()
 	c.requests++
 	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	if q.route != nil && (q.route.Former || q.route.HTTP.Protocol == lb.AppHTTP) {
+		c.h2.shutdown() // what it connects to anew is not this
+	}
 	switch {
 	case q.route == nil:
 		q.reason = reasonNoService
@@ -231,8 +235,23 @@ func (l *loop) Done(x *h2.Exchange) {
 	}
 }
 
+// dialed is told that the connection stands for which the request waits.
+func (q *h2Request) dialed(u *h2Upstream) {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Connected(u.session)
+}
+
+// undialed is told that it does not.
+func (q *h2Request) undialed() {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Failed(h2.ConnectFailed)
+}
+
 // expired of a request's timers.
 func (q *h2Request) expired(t *timer) {
+	defer q.c.h2.survive()
 	switch {
 	case t == &q.deadline:
 		q.watch()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"runtime/debug"
 	"time"
 
 	"connectd/pkg/proxy/h2"
@@ -16,8 +17,12 @@ type h2Conn struct {
 	over    bool
 }
 
-// h2Owner is told of the end of its connection.
-type h2Owner interface{ ended() }
+// h2Owner is told what becomes of its connection.
+type h2Owner interface {
+	fed()    // something was read
+	ended()  // it is closed
+	parted() // all is said, and the socket is the owner's to close
+}
 
 func (l *loop) newH2(s *sock, cfg h2.Config, owner h2Owner) *h2Conn {
 	c := &h2Conn{l: l, s: s, owner: owner}
@@ -61,6 +66,7 @@ func (c *h2Conn) event() {
 // read feeds the session, a turn of bytes at most; first is what was read
 // before there was a session.
 func (c *h2Conn) read(first []byte) {
+	defer c.survive()
 	if len(first) > 0 && !c.feed(first) {
 		return
 	}
@@ -92,13 +98,17 @@ func (c *h2Conn) feed(p []byte) bool {
 	if err := c.session.Feed(p, c.l.wall()); err != nil {
 		c.l.p.refused(reasonH2)
 		c.write() // the GOAWAY that says why
-		c.end(false)
+		c.part()
 		return false
+	}
+	if !c.over {
+		c.owner.fed()
 	}
 	return !c.over
 }
 
 func (c *h2Conn) write() {
+	defer c.survive()
 	if c.over {
 		return
 	}
@@ -119,8 +129,8 @@ func (c *h2Conn) write() {
 	}
 	switch {
 	case c.over:
-	case c.session.Closing() && c.session.Streams() == 0 && len(c.session.Output()) == 0:
-		c.end(false)
+	case c.session.Finished() && len(c.session.Output()) == 0:
+		c.part()
 	case blocked && c.s.in && !c.session.Blocked():
 		c.l.later(c)
 	}
@@ -137,8 +147,44 @@ func (c *h2Conn) end(reset bool) {
 	} else {
 		c.l.drop(c.s)
 	}
-	c.session.Close()
+	c.close()
 	c.owner.ended()
+}
+
+// part ends the session after its last word, which the peer is yet to read.
+func (c *h2Conn) part() {
+	if c.over {
+		return
+	}
+	c.over = true
+	c.close()
+	c.owner.parted()
+}
+
+// survive is deferred by what handles a connection: HTTP/2 does not run in
+// coroutines, which recover by themselves. A panic costs the connection, not the
+// node's traffic.
+func (c *h2Conn) survive() {
+	if r := recover(); r != nil {
+		c.l.tellPanic(r, debug.Stack())
+		c.end(true)
+	}
+}
+
+// close tells every request of the end, also behind one that panics over it.
+func (c *h2Conn) close() {
+	for n := c.session.Streams(); !c.closes() && n > 0; n-- {
+	}
+}
+
+func (c *h2Conn) closes() (done bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.l.tellPanic(r, debug.Stack())
+		}
+	}()
+	c.session.Close()
+	return true
 }
 
 // later reads on when the others of the loop have had their turn.

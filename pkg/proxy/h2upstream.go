@@ -61,8 +61,7 @@ func (u *h2Upstream) event() {
 	u.waiting = nil
 	for _, q := range waiting {
 		if q.dialing == u {
-			q.dialing = nil
-			q.x.Connected(u.session)
+			q.dialed(u)
 		}
 	}
 }
@@ -77,8 +76,7 @@ func (u *h2Upstream) failed() {
 	u.ended()
 	for _, q := range waiting {
 		if q.dialing == u {
-			q.dialing = nil
-			q.x.Failed(h2.ConnectFailed)
+			q.undialed()
 		}
 	}
 }
@@ -109,6 +107,14 @@ func (u *h2Upstream) ended() {
 		u.l.h2pools[u.key] = list
 	}
 }
+
+func (u *h2Upstream) parted() {
+	u.l.drop(&u.sock)
+	u.ended()
+}
+
+// fed is nothing to do: requests have timeouts of their own.
+func (u *h2Upstream) fed() {}
 
 // released is told that a request has left the connection.
 func (u *h2Upstream) released() {

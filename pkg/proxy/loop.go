@@ -202,10 +202,14 @@ func (l *loop) receive() {
 
 // panicked logs what a request died of and closes its connections.
 func (l *loop) panicked(j job, reason any, stack []byte) {
-	l.p.params.Log.Error("a request made the forwarder panic", "panic", reason, "stack", string(stack))
+	l.tellPanic(reason, stack)
 	if x, ok := j.(*exchange); ok {
 		x.abandon()
 	}
+}
+
+func (l *loop) tellPanic(reason any, stack []byte) {
+	l.p.params.Log.Error("a request made the forwarder panic", "panic", reason, "stack", string(stack))
 }
 
 // clock is now, for what is measured; l.now is when the turn began.

@@ -124,6 +124,6 @@ func (s *Session) bodyEnds() {
 func (s *Session) remoteEnds(st *Stream) {
 	st.remoteEnd = true
 	if st.localEnd {
-		s.retire(st)
+		s.complete(st)
 	}
 }

@@ -23,6 +23,9 @@ func TestShutdown(t *testing.T) {
 	if got := strings.Join(p.heard(), "; "); got != "goaway 2147483647 NO_ERROR; ping ack=false" {
 		t.Errorf("said %q", got)
 	}
+	if !p.sess.Closing() || p.sess.Finished() {
+		t.Error("nothing more is awaited of a client that has not read it")
+	}
 	p.headers(3, true, get...) // sent before the client read it
 	p.fr.WritePing(true, drainPing)
 	p.headers(5, true, get...) // a client that does not care
@@ -42,7 +45,7 @@ func TestShutdown(t *testing.T) {
 		st.Headers(ok200, true)
 		st.Close(http2.ErrCodeNo)
 	}
-	if p.rec.streams[5] != nil || !p.sess.Closing() || p.sess.Streams() != 0 {
+	if p.rec.streams[5] != nil || !p.sess.Finished() || p.sess.Streams() != 0 {
 		t.Errorf("streams %v", p.rec.streams)
 	}
 	if got := p.heard(); len(got) != 2 {
