@@ -61,7 +61,7 @@ func (q *h2Request) watch() {
 	if x.HasDeadline || x.Answered() {
 		return
 	}
-	quiet := max(0, q.l.wall().Sub(x.Fed))
+	quiet := time.Duration(q.l.now - x.Fed)
 	switch why, again := overdue(q.route.HTTP, false, x.AwaitsClient(), quiet); {
 	case why == stopDeadline:
 		q.reason = reasonTimeout

@@ -62,7 +62,7 @@ func TestHTTP2Panic(t *testing.T) {
 		}},
 		{"an endpoint's answer", func(t *testing.T, w *world, c *bareH2) bool {
 			p := w.spoil()
-			c.request(3, "POST", "/503")
+			c.request(3, "GET", "/503") // which would be tried again
 			testutil.Eventually(t, 5*time.Second, func() error {
 				if !p.Load() {
 					return errors.New("no panic")
@@ -110,7 +110,7 @@ func TestHTTP2Panic(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			endpoint := serveH2Conn(t, handler)
 			w := newWorld(t, endpoint)
-			w.change(func(h *lb.HTTP) { h.Protocol, h.Retry = lb.AppHTTP2, lb.Retry{} }, endpoint)
+			w.change(func(h *lb.HTTP) { h.Protocol, h.Retry = lb.AppHTTP2, lb.Retry{Attempts: 1, BudgetFloor: 100} }, endpoint)
 			c, other := w.dialH2(), w.dialH2()
 			for _, c := range []*bareH2{c, other} {
 				c.request(1, "GET", "/")

@@ -3,7 +3,6 @@ package h2
 import (
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -29,13 +28,11 @@ type Exchange struct {
 	HasDeadline bool
 	// Tries is how often Dial was called.
 	Tries int
-	// HeadAt is when the final response's head came, by Forwarder.Now; 0: none
-	// has.
-	HeadAt int64
+	// Fed is when something of the request came last, HeadAt when the final
+	// response's head did, by Forwarder.Now; 0: none has.
+	Fed, HeadAt int64
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
-	// Fed is when something of the request came last.
-	Fed time.Time
 	// Reason is why the forwarder answered itself, "" if it did not.
 	Reason string
 	// Aborted: the response did not come to its end, by whosever doing.
@@ -95,7 +92,7 @@ func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
 	x.req.end, x.req.keep = end, true
 	x.Request = append(x.Request, fields...)
 	x.note(fields)
-	x.Fed = st.s.now
+	x.Fed = f.now()
 	from, refuse := f.carrier.Request(x)
 	if refuse == 0 && x.Method == "CONNECT" {
 		refuse = 405 // tunnels are not ours

@@ -12,7 +12,7 @@ import (
 func (x *Exchange) requestData(p []byte, end bool) {
 	r := &x.req
 	x.Received += int64(len(p))
-	x.Fed = x.down.s.now
+	x.Fed = x.f.now()
 	if x.own || x.up != nil && x.up.Gone() {
 		x.down.Release(len(p)) // nobody wants it
 		r.end = r.end || end
@@ -92,7 +92,7 @@ func (x *Exchange) dropRequest() {
 // requestTrailers takes the request's end.
 func (x *Exchange) requestTrailers(fields []hpack.HeaderField) {
 	r := &x.req
-	x.Fed = x.down.s.now
+	x.Fed = x.f.now()
 	r.end = true
 	if x.own || x.up != nil && x.up.Gone() {
 		x.settle()
@@ -160,9 +160,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 	}
 	x.Status, x.GRPCStatus = status, grpc
 	x.begun, x.heard = true, true
-	if now := x.f.Now; now != nil {
-		x.HeadAt = now()
-	}
+	x.HeadAt = x.f.now()
 	x.forget()
 	x.res.end, x.res.finished = end, end
 	x.down.Headers(fields, end)
