@@ -215,3 +215,13 @@ func TestHTTP2SlowReaderSentAway(t *testing.T) {
 	}
 	c.hears("end")
 }
+
+// A client that says GOAWAY has done with an idle connection.
+func TestHTTP2ClientGoesAway(t *testing.T) {
+	w, _ := newH2World(t, named("one"))
+	c := w.dialH2()
+	c.request(1, "GET", "/")
+	c.hears("1: 200")
+	c.did(c.fr.WriteGoAway(0, http2.ErrCodeNo, nil))
+	c.hears("end")
+}
