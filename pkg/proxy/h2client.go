@@ -54,7 +54,7 @@ func (c *client) armH2() {
 	switch {
 	case c.h2.session.Finished():
 		c.l.arm(&c.timer, lingerTimeout, c) // for what it may not take of the rest
-		c.l.speak(c.h2.session)             // also when there is none: writing ends the connection
+		c.l.speak(c.h2.session)
 	case c.h2.session.Streams() == 0:
 		if d := c.idleTimeout(); d > 0 {
 			c.l.arm(&c.timer, d, c)
@@ -74,6 +74,10 @@ func (h *h2Client) idle() {
 // fed looks at what the client has begun to say and not finished: a head takes
 // no longer than HTTP/1's.
 func (h *h2Client) fed() {
+	if h.session.Finished() {
+		h.l.speak(h.session) // writing ends the connection, also when there is nothing to write
+		return
+	}
 	begun := h.session.Unfinished()
 	if begun == h.begun {
 		return
