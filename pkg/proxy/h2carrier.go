@@ -25,8 +25,9 @@ type h2Request struct {
 	endpoint *route.Endpoint
 	host     *route.Endpoint // of the latest try
 	pooled   bool
-	freed    bool // a try was on a connection that had died in its pool
-	ours     bool // the latest failure was not the endpoint's
+	freed    bool  // a try was on a connection that had died in its pool
+	moves    uint8 // how often a connection had no room for it after all
+	ours     bool  // the latest failure was not the endpoint's
 	start    int64
 	tryBegan int64
 	moved    int64 // bytes when idleness was looked at last
@@ -92,14 +93,19 @@ func (l *loop) Dial(x *h2.Exchange) {
 
 func (q *h2Request) connect() {
 	q.ours = false
+	q.elsewhere()
+}
+
+// elsewhere finds a connection to the endpoint that takes the request.
+func (q *h2Request) elsewhere() {
 	u, err := q.l.h2Session(q.c.seat, q.endpoint)
 	if err != nil {
 		q.ours = noDescriptor(err)
 		q.x.Failed(h2.ConnectFailed)
 		return
 	}
-	q.up, q.pooled = u, u.used
-	if u.dialing {
+	q.up, q.pooled = u, !u.dialing && u.session.Greeted()
+	if u.dialing || u.session.Room() == 0 {
 		u.waiting = append(u.waiting, q)
 		q.dialing = u
 		return
@@ -111,6 +117,9 @@ func (q *h2Request) connect() {
 // Abandon implements h2.Carrier.
 func (l *loop) Abandon(x *h2.Exchange) {
 	q := x.User.(*h2Request)
+	if q.dialing != nil {
+		q.dialing.forget(q)
+	}
 	q.dialing, q.paused = nil, false
 }
 
@@ -121,16 +130,17 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	if e == nil { // there was none to try
 		return false
 	}
+	if f == h2.RefusedStream && x.Replayable() && q.moves < maxMoves && q.up.full() {
+		q.moves++
+		q.anew(e)
+		return true
+	}
 	v := route.Decide(q.route.HTTP.Retry, route.Try{
 		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
 	}, &q.route.State.Budget, l.now)
 	if v == route.AgainFree {
-		// As if it had not been: the endpoint did nothing wrong.
-		q.tries--
 		q.freed = true
-		q.endpoint = nil
-		e.InFlight.Add(-1)
-		q.release()
+		q.anew(e)
 		return true
 	}
 	q.leave(failure, 0)
@@ -144,6 +154,14 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		q.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
 	}
 	return false
+}
+
+// anew takes a try back: the endpoint did nothing wrong.
+func (q *h2Request) anew(e *route.Endpoint) {
+	q.tries--
+	q.endpoint = nil
+	e.InFlight.Add(-1)
+	q.release()
 }
 
 var failures = [...]route.Failure{

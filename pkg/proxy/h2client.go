@@ -58,6 +58,8 @@ func (c *client) armH2() {
 
 func (h *h2Client) ended() { h.c.close() }
 
+func (h *h2Client) moved() {}
+
 func (h *h2Client) cut() { h.end(true) }
 
 // shutdown lets the client know that it should go elsewhere.

@@ -17,7 +17,11 @@ type h2Conn struct {
 }
 
 // h2Owner is told of the end of its connection.
-type h2Owner interface{ ended() }
+type h2Owner interface {
+	ended()
+	// moved follows whatever was read or written: a stream may have ended.
+	moved()
+}
 
 func (l *loop) newH2(s *sock, cfg h2.Config, owner h2Owner) *h2Conn {
 	c := &h2Conn{l: l, s: s, owner: owner}
@@ -95,6 +99,7 @@ func (c *h2Conn) feed(p []byte) bool {
 		c.end(false)
 		return false
 	}
+	c.owner.moved()
 	return !c.over
 }
 
@@ -123,6 +128,9 @@ func (c *h2Conn) write() {
 		c.end(false)
 	case blocked && c.s.in && !c.session.Blocked():
 		c.l.later(c)
+	}
+	if !c.over {
+		c.owner.moved()
 	}
 }
 

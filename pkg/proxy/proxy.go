@@ -44,6 +44,7 @@ const (
 	maxIdle           = 1024             // connections in one pool
 	h2Idle            = 30 * time.Second // an HTTP/2 connection to an endpoint says goodbye, so it may wait for longer
 	h2PerDial         = 100              // requests that wait for one HTTP/2 connection
+	maxMoves          = 16               // how often a request goes to another because there was no room
 
 	maxInterim     = 16 // 1xx answers to one request
 	headSlack      = 512
