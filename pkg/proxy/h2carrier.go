@@ -210,7 +210,12 @@ func (l *loop) Done(x *h2.Exchange) {
 	q.deadline.stop()
 	q.pause.stop()
 	q.idle.stop()
-	q.leave(route.NoFailure, x.Status)
+	failure := route.NoFailure
+	if x.Broken {
+		failure = route.Reset // with an answer, as in relay
+		q.ours = q.up != nil && q.up.hungUp
+	}
+	q.leave(failure, x.Status)
 	q.c.armH2()
 	if q.reason == "" {
 		q.reason = x.Reason

@@ -27,13 +27,20 @@ type framed struct {
 // serveFramed starts a server whose connections are handled by hand.
 func serveFramed(tb testing.TB, handle func(f *framed)) string {
 	return raw(tb, func(c net.Conn) {
-		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
-			return
+		if f := newFramed(c); f != nil {
+			handle(f)
 		}
-		f := &framed{Framer: http2.NewFramer(c, c)}
-		f.enc = hpack.NewEncoder(&f.block)
-		handle(f)
 	})
+}
+
+// newFramed is nil when the connection ends before its preface.
+func newFramed(c net.Conn) *framed {
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return nil
+	}
+	f := &framed{Framer: http2.NewFramer(c, c)}
+	f.enc = hpack.NewEncoder(&f.block)
+	return f
 }
 
 // request awaits the next request's head; 0 is the connection's end.

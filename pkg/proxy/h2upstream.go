@@ -16,6 +16,7 @@ type h2Upstream struct {
 	endpoint *route.Endpoint
 	waiting  []*h2Request // until the connection stands and takes them; not exchanges, which are used anew once they are done
 	dialing  bool
+	hungUp   bool  // it was us who ended it
 	timer    timer // connect, then idleness
 }
 
@@ -192,8 +193,10 @@ func (u *h2Upstream) released() {
 	u.l.arm(&u.timer, idle, u)
 }
 
-// hangUp ends the connection whatever state it is in.
+// hangUp ends the connection whatever state it is in. What breaks off by it is
+// not held against the endpoint.
 func (u *h2Upstream) hangUp() {
+	u.hungUp = true
 	if u.dialing {
 		u.failed()
 		return

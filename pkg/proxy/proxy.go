@@ -136,7 +136,7 @@ func (p *Proxy) Terminate(ids []lb.EndpointID) int {
 			for _, list := range l.h2pools {
 				for _, u := range slices.Clone(list) {
 					if doomed[u.endpoint.ID] && !u.dialing {
-						u.end(true)
+						u.hangUp()
 						n++
 					}
 				}

@@ -34,6 +34,8 @@ type Exchange struct {
 	Reason string
 	// Aborted: the response did not come to its end, by whosever doing.
 	Aborted bool
+	// Broken: it was the endpoint's, after the response's head.
+	Broken bool
 
 	f       *Forwarder
 	down    *Stream // the client's
@@ -263,10 +265,14 @@ func (x *Exchange) endpointGone(cause Cause) {
 			return
 		}
 		x.failed(cause.failure())
+	case x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
+		// As above, within a stream: a deadline, or a handler that ended the
+		// call. Of other requests a CANCEL is half a response like any other.
+		x.cut(cause.Code)
 	case x.GRPC && cause.Lost:
 		// Without a forwarder the client would have seen its own connection
 		// end, and told its caller UNAVAILABLE; a reset would be INTERNAL.
-		x.GRPCStatus, x.Aborted = 14, true
+		x.GRPCStatus, x.Aborted, x.Broken = 14, true, true
 		x.dropRequest()
 		x.res.end, x.res.trailers = true, []hpack.HeaderField{
 			{Name: "grpc-status", Value: "14"},
@@ -274,6 +280,7 @@ func (x *Exchange) endpointGone(cause Cause) {
 		}
 		x.pumpResponse()
 	default:
+		x.Broken = true
 		x.cut(cause.passed())
 	}
 }
