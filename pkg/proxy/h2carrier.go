@@ -35,7 +35,6 @@ type h2Request struct {
 	pause    timer // before the same endpoint is tried again
 	paused   bool
 	idle     timer
-	reason   string
 }
 
 // Request implements h2.Carrier.
@@ -48,10 +47,10 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
 	switch {
 	case q.route == nil:
-		q.reason = reasonNoService
+		x.Reason = reasonNoService
 		return from, 503
 	case q.task == nil || !route.Allows(q.task, q.route):
-		q.reason = reasonOutOfScope
+		x.Reason = reasonOutOfScope
 		return from, 403
 	}
 	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
@@ -76,7 +75,7 @@ func (l *loop) Dial(x *h2.Exchange) {
 	}
 	e, fresh := q.route.Choose(&q.choice)
 	if e == nil {
-		q.reason = reasonNoEndpoint
+		x.Reason = reasonNoEndpoint
 		x.Failed(h2.ConnectFailed)
 		return
 	}
@@ -100,7 +99,9 @@ func (q *h2Request) connect() {
 func (q *h2Request) elsewhere() {
 	u, err := q.l.h2Session(q.c.seat, q.endpoint)
 	if err != nil {
-		q.ours = noDescriptor(err)
+		if q.ours = noDescriptor(err); q.ours {
+			q.x.Reason = reasonNoDescriptor
+		}
 		q.x.Failed(h2.ConnectFailed)
 		return
 	}
@@ -217,11 +218,8 @@ func (l *loop) Done(x *h2.Exchange) {
 	}
 	q.leave(failure, x.Status)
 	q.c.armH2()
-	if q.reason == "" {
-		q.reason = x.Reason
-	}
-	if q.reason != "" {
-		l.p.refused(q.reason)
+	if x.Reason != "" {
+		l.p.refused(x.Reason)
 	}
 	if q.route == nil {
 		return
@@ -234,7 +232,7 @@ func (l *loop) Done(x *h2.Exchange) {
 		server = q.host.Server()
 	}
 	s.Ended(q.task, server, x.Received, x.Sent)
-	if q.reason == reasonTimeout {
+	if x.Reason == reasonTimeout {
 		s.Timeouts.Add(1)
 	}
 	if q.retries > 0 {
@@ -250,7 +248,6 @@ func (q *h2Request) expired(t *timer) {
 	switch {
 	case t == &q.deadline:
 		if !q.x.Answered() {
-			q.reason = reasonTimeout
 			q.leave(route.Reset, 0)
 			q.x.Expire()
 		}

@@ -34,7 +34,7 @@ func (c *client) speaksHTTP2() bool {
 		return true
 	}
 	c.h2 = &h2Client{c: c}
-	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true}, c.h2)
+	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true, Refused: c.l.p.refuse}, c.h2)
 	if c.l.p.draining.Load() {
 		c.h2.session.Shutdown()
 	}

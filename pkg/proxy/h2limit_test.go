@@ -61,7 +61,16 @@ func (f *framed) headers(id uint32, end bool, fields ...string) {
 	for i := 0; i < len(fields); i += 2 {
 		f.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
-	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.block.Bytes(), EndHeaders: true, EndStream: end})
+	const frame = 16 << 10
+	p := f.block.Bytes()
+	first := p[:min(len(p), frame)]
+	p = p[len(first):]
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndHeaders: len(p) == 0, EndStream: end})
+	for len(p) > 0 {
+		part := p[:min(len(p), frame)]
+		p = p[len(part):]
+		f.WriteContinuation(id, len(p) == 0, part)
+	}
 }
 
 // crowd sends n requests at once and returns their statuses.
