@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"connectd/pkg/proxy/h2"
 	"connectd/pkg/proxy/http1"
 	"connectd/pkg/proxy/route"
 )
@@ -12,21 +13,22 @@ import (
 // Reasons, in x-connectd-reason and in metrics, for answers that are
 // connectd's own.
 const (
-	reasonNoService    = "no_service"     // the VIP is no service's any more
-	reasonOutOfScope   = "out_of_scope"   // the task may not use the service's namespace
-	reasonNoEndpoint   = "no_endpoint"    // nothing to choose from
-	reasonConnect      = "connect_failed" // no endpoint could be connected to
-	reasonReset        = "reset"          // the endpoint ended the connection before it answered
-	reasonMalformed    = "malformed_answer"
-	reasonTimeout      = "timeout" // perRequestTimeout
-	reasonBadRequest   = "bad_request"
-	reasonHeadTooLarge = "head_too_large"
+	reasonNoService    = "no_service"   // the VIP is no service's any more
+	reasonOutOfScope   = "out_of_scope" // the task may not use the service's namespace
+	reasonNoEndpoint   = "no_endpoint"  // nothing to choose from
+	reasonConnect      = h2.ReasonConnect
+	reasonReset        = h2.ReasonReset
+	reasonMalformed    = h2.ReasonMalformed
+	reasonTimeout      = h2.ReasonTimeout
+	reasonBadRequest   = h2.ReasonBadRequest
+	reasonHeadTooLarge = h2.ReasonHeadTooLarge
 	reasonSlow         = "slow_head"
 	reasonSlowBody     = "slow_body"
 	reasonNeedsHTTP2   = "needs_http2" // the service speaks HTTP/2 only
 	reasonNeedsHTTP1   = "needs_http1"
 	reasonBodyFraming  = "bad_body"
-	reasonNotReady     = "not_ready" // to a task that asked whether it is; no refusal of a request
+	reasonNoDescriptor = "no_descriptor" // out of file descriptors
+	reasonNotReady     = "not_ready"     // to a task that asked whether it is; no refusal of a request
 )
 
 // refuse answers in the endpoint's place. The client's connection lives on
@@ -87,10 +89,12 @@ func (x *exchange) leaving() bool {
 // failed answers when all tries have been used up.
 func (x *exchange) failed(f route.Failure) ending {
 	x.leave(f, false)
-	switch f {
-	case route.ConnectFailed:
+	switch {
+	case f == route.ConnectFailed && x.ours:
+		return x.refuse(503, reasonNoDescriptor)
+	case f == route.ConnectFailed:
 		return x.refuse(503, reasonConnect)
-	case route.Malformed:
+	case f == route.Malformed:
 		return x.refuse(502, reasonMalformed)
 	}
 	return x.refuse(503, reasonReset)

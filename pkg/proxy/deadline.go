@@ -64,7 +64,6 @@ func (q *h2Request) watch() {
 	quiet := time.Duration(q.l.now - x.Fed)
 	switch why, again := overdue(q.route.HTTP, false, x.AwaitsClient(), quiet); {
 	case why == stopDeadline:
-		q.reason = reasonTimeout
 		q.leave(route.Reset, 0)
 		x.Expire()
 	case why != stopNone:

@@ -26,8 +26,9 @@ type h2Request struct {
 	endpoint *route.Endpoint
 	host     *route.Endpoint // of the latest try
 	pooled   bool
-	freed    bool // a try was on a connection that had died in its pool
-	ours     bool // the latest failure was not the endpoint's
+	freed    bool  // a try was on a connection that had died in its pool
+	moves    uint8 // how often a connection had no room for it after all
+	ours     bool  // the latest failure was not the endpoint's
 	start    int64
 	tryBegan int64
 	moved    int64 // bytes when idleness was looked at last
@@ -35,7 +36,6 @@ type h2Request struct {
 	pause    timer // before the same endpoint is tried again
 	paused   bool
 	idle     timer
-	reason   string
 }
 
 // Request implements h2.Carrier.
@@ -51,10 +51,10 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	}
 	switch {
 	case q.route == nil:
-		q.reason = reasonNoService
+		x.Reason = reasonNoService
 		return from, 503
 	case q.task == nil || !route.Allows(q.task, q.route):
-		q.reason = reasonOutOfScope
+		x.Reason = reasonOutOfScope
 		return from, 403
 	}
 	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
@@ -77,7 +77,7 @@ func (l *loop) Dial(x *h2.Exchange) {
 	}
 	e, fresh := q.route.Choose(&q.choice)
 	if e == nil {
-		q.reason = reasonNoEndpoint
+		x.Reason = reasonNoEndpoint
 		x.Failed(h2.ConnectFailed)
 		return
 	}
@@ -94,14 +94,21 @@ func (l *loop) Dial(x *h2.Exchange) {
 
 func (q *h2Request) connect() {
 	q.ours = false
+	q.elsewhere()
+}
+
+// elsewhere finds a connection to the endpoint that takes the request.
+func (q *h2Request) elsewhere() {
 	u, err := q.l.h2Session(q.c.seat, q.endpoint)
 	if err != nil {
-		q.ours = noDescriptor(err)
+		if q.ours = noDescriptor(err); q.ours {
+			q.x.Reason = reasonNoDescriptor
+		}
 		q.x.Failed(h2.ConnectFailed)
 		return
 	}
-	q.up, q.pooled = u, u.used
-	if u.dialing {
+	q.up, q.pooled = u, !u.dialing && u.session.Greeted()
+	if u.dialing || u.session.Room() == 0 {
 		u.waiting = append(u.waiting, q)
 		q.dialing = u
 		return
@@ -113,6 +120,9 @@ func (q *h2Request) connect() {
 // Abandon implements h2.Carrier.
 func (l *loop) Abandon(x *h2.Exchange) {
 	q := x.User.(*h2Request)
+	if q.dialing != nil {
+		q.dialing.forget(q)
+	}
 	q.dialing, q.paused = nil, false
 }
 
@@ -123,17 +133,18 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	if e == nil { // there was none to try
 		return false
 	}
+	if f == h2.RefusedStream && x.Replayable() && q.moves < maxMoves && q.up.full() {
+		q.moves++
+		q.anew(e)
+		return true
+	}
 	v := q.route.State.Decide(q.route.HTTP.Retry, route.Try{
 		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(),
 		ResponseStarted: x.Begun(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
 	}, l.now)
 	if v == route.AgainFree {
-		// As if it had not been: the endpoint did nothing wrong.
-		q.tries--
 		q.freed = true
-		q.endpoint = nil
-		e.InFlight.Add(-1)
-		q.release()
+		q.anew(e)
 		return true
 	}
 	status := 0
@@ -158,6 +169,14 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 // died says that a try failed with its connection, and not with its stream
 // alone: that one was reset by an endpoint that had seen the request.
 func (q *h2Request) died(f route.Failure) bool { return f != route.Reset || q.up == nil || q.up.over }
+
+// anew takes a try back: the endpoint did nothing wrong.
+func (q *h2Request) anew(e *route.Endpoint) {
+	q.tries--
+	q.endpoint = nil
+	e.InFlight.Add(-1)
+	q.release()
+}
 
 var failures = [...]route.Failure{
 	h2.ConnectFailed:   route.ConnectFailed,
@@ -205,13 +224,15 @@ func (l *loop) Done(x *h2.Exchange) {
 	q.deadline.stop()
 	q.pause.stop()
 	q.idle.stop()
-	q.leave(route.NoFailure, x.Status)
-	q.c.armH2()
-	if q.reason == "" {
-		q.reason = x.Reason
+	failure := route.NoFailure
+	if x.Broken {
+		failure = route.Reset // with an answer, as in relay
+		q.ours = q.up != nil && q.up.hungUp
 	}
-	if q.reason != "" {
-		l.p.refused(q.reason)
+	q.leave(failure, x.Status)
+	q.c.armH2()
+	if x.Reason != "" {
+		l.p.refused(x.Reason)
 	}
 	if q.route == nil {
 		return
@@ -224,7 +245,7 @@ func (l *loop) Done(x *h2.Exchange) {
 		server = q.host.Server()
 	}
 	s.Ended(q.task, server, x.Received, x.Sent)
-	if q.reason == reasonTimeout {
+	if x.Reason == reasonTimeout {
 		s.Timeouts.Add(1)
 	}
 	if q.retries > 0 {
@@ -243,10 +264,18 @@ func (q *h2Request) dialed(u *h2Upstream) {
 }
 
 // undialed is told that it does not.
-func (q *h2Request) undialed() {
+func (q *h2Request) undialed(why h2.Failure) {
 	defer q.c.h2.survive()
 	q.dialing = nil
-	q.x.Failed(h2.ConnectFailed)
+	q.x.Failed(why)
+}
+
+// redial is told that the connection takes no more.
+func (q *h2Request) redial() {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.moves++
+	q.elsewhere()
 }
 
 // expired of a request's timers.

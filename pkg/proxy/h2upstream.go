@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"connectd/pkg/proxy/h2"
 	"connectd/pkg/proxy/route"
 )
@@ -12,21 +14,51 @@ type h2Upstream struct {
 	sock     sock
 	key      poolKey
 	endpoint *route.Endpoint
-	waiting  []*h2Request // until the connection stands; not exchanges, which are used anew once they are done
+	waiting  []*h2Request // until the connection stands and takes them; not exchanges, which are used anew once they are done
 	dialing  bool
+	hungUp   bool  // it was us who ended it
 	timer    timer // connect, then idleness
-	used     bool
 }
 
-// h2Session finds a session with room to an endpoint, or begins one.
+// h2Session finds a session with room to an endpoint, or begins one. Requests
+// wait for a session whose endpoint has not said yet how many it takes, as many
+// as its other sessions take.
 func (l *loop) h2Session(s *seat, e *route.Endpoint) (*h2Upstream, error) {
 	key := poolKey{s, e.ID}
+	var pending *h2Upstream
+	most := h2PerDial
 	for _, u := range l.h2pools[key] {
-		if u.dialing && len(u.waiting) < h2PerDial || !u.dialing && u.session.Room() > 0 && !u.session.Closing() {
+		switch {
+		case u.dialing:
+			pending = lighter(u, pending)
+		case u.session.Room() > 0:
 			return u, nil
+		case u.session.Closing():
+		case u.session.Greeted():
+			most = min(most, max(1, u.session.Limit()))
+		default:
+			pending = lighter(u, pending)
 		}
 	}
+	if pending != nil && pending.crowd() < most {
+		return pending, nil
+	}
 	return l.h2Dial(key, s, e)
+}
+
+func lighter(u, than *h2Upstream) *h2Upstream {
+	if than == nil || u.crowd() < than.crowd() {
+		return u
+	}
+	return than
+}
+
+// crowd is how many requests are on a connection or wait for it.
+func (u *h2Upstream) crowd() int {
+	if u.dialing {
+		return len(u.waiting)
+	}
+	return len(u.waiting) + u.session.Streams()
 }
 
 func (l *loop) h2Dial(key poolKey, s *seat, e *route.Endpoint) (*h2Upstream, error) {
@@ -55,15 +87,44 @@ func (u *h2Upstream) event() {
 		u.failed()
 		return
 	}
-	u.dialing, u.used = false, true // by those that wait for it
+	u.dialing = false
 	u.h2Conn = u.l.newH2(&u.sock, h2.Config{}, u)
+	u.moved()
+	u.released() // those that waited may have left
+}
+
+// moved lets in those that wait, as far as the endpoint takes them. Once it has
+// said how many that is, the others go to connections of their own: nothing was
+// tried, so nothing is counted.
+func (u *h2Upstream) moved() {
+	for len(u.waiting) > 0 && u.session.Room() > 0 {
+		q := u.waiting[0]
+		u.waiting[0] = nil
+		u.waiting = u.waiting[1:]
+		q.dialed(u)
+	}
+	if len(u.waiting) == 0 || !u.session.Greeted() && !u.session.Closing() {
+		return
+	}
 	waiting := u.waiting
 	u.waiting = nil
 	for _, q := range waiting {
-		if q.dialing == u {
-			q.dialed(u)
+		switch {
+		case q.dialing != u: // it has gone meanwhile
+		case u.session.Closing():
+			q.undialed(h2.Unsent)
+		case u.session.Limit() == 0 || q.moves == maxMoves:
+			q.undialed(h2.RefusedStream)
+		default:
+			q.redial()
 		}
 	}
+}
+
+// full says that the endpoint has just refused a request because others are
+// open: it took back some of what it had said it takes.
+func (u *h2Upstream) full() bool {
+	return !u.session.Closing() && u.session.Limit() > 0 && u.session.Room() == 0
 }
 
 // failed ends a connection that never stood.
@@ -71,14 +132,7 @@ func (u *h2Upstream) failed() {
 	u.dialing = false
 	u.over = true
 	u.l.drop(&u.sock)
-	waiting := u.waiting
-	u.waiting = nil
 	u.ended()
-	for _, q := range waiting {
-		if q.dialing == u {
-			q.undialed()
-		}
-	}
 }
 
 func (u *h2Upstream) expired(*timer) {
@@ -106,6 +160,24 @@ func (u *h2Upstream) ended() {
 	} else {
 		u.l.h2pools[u.key] = list
 	}
+	why := h2.Unsent
+	if u.session == nil {
+		why = h2.ConnectFailed
+	}
+	waiting := u.waiting
+	u.waiting = nil
+	for _, q := range waiting {
+		if q.dialing == u {
+			q.undialed(why)
+		}
+	}
+}
+
+// forget takes a request off those that wait.
+func (u *h2Upstream) forget(q *h2Request) {
+	if i := slices.Index(u.waiting, q); i >= 0 {
+		u.waiting = slices.Delete(u.waiting, i, i+1)
+	}
 }
 
 func (u *h2Upstream) parted() {
@@ -118,13 +190,20 @@ func (u *h2Upstream) fed() {}
 
 // released is told that a request has left the connection.
 func (u *h2Upstream) released() {
-	if !u.over && !u.dialing && u.session.Streams() == 0 {
-		u.l.arm(&u.timer, h2Idle, u)
+	if u.over || u.dialing || u.session.Streams() > 0 {
+		return
 	}
+	idle := h2Idle
+	if u.session.Limit() == 0 {
+		idle = lingerTimeout // of no use until its endpoint thinks better of it
+	}
+	u.l.arm(&u.timer, idle, u)
 }
 
-// hangUp ends the connection whatever state it is in.
+// hangUp ends the connection whatever state it is in. What breaks off by it is
+// not held against the endpoint.
 func (u *h2Upstream) hangUp() {
+	u.hungUp = true
 	if u.dialing {
 		u.failed()
 		return

@@ -45,6 +45,7 @@ const (
 	maxIdle           = 1024             // connections in one pool
 	h2Idle            = 30 * time.Second // an HTTP/2 connection to an endpoint says goodbye, so it may wait for longer
 	h2PerDial         = 100              // requests that wait for one HTTP/2 connection
+	maxMoves          = 16               // how often a request goes to another because there was no room
 
 	maxInterim     = 16 // 1xx answers to one request
 	headSlack      = 512
@@ -76,6 +77,7 @@ type Params struct {
 
 // Proxy is the forwarder of a node.
 type Proxy struct {
+	refuse   func(reason string) // refused, made once for all HTTP/2 connections
 	params   Params
 	loops    []*loop
 	table    *route.Table
@@ -96,6 +98,7 @@ func New(p Params) (*Proxy, error) {
 		p.Loops = max(1, runtime.GOMAXPROCS(0)/2)
 	}
 	x := &Proxy{params: p, table: route.New(), seats: make(map[uint64]*seat), left: make(chan struct{}, 1)}
+	x.refuse = x.refused
 	for range p.Loops {
 		l, err := x.newLoop()
 		if err != nil {
@@ -136,7 +139,7 @@ func (p *Proxy) Terminate(ids []lb.EndpointID) int {
 			for _, list := range l.h2pools {
 				for _, u := range slices.Clone(list) {
 					if doomed[u.endpoint.ID] && !u.dialing {
-						u.end(true)
+						u.hangUp()
 						n++
 					}
 				}

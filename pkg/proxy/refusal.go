@@ -4,9 +4,8 @@ import "sync/atomic"
 
 // Reasons of refusals that no answer could be given for.
 const (
-	reasonNotAdmitted  = "not_admitted"   // a connection that the kernel did not leave to us
-	reasonNoDescriptor = "no_descriptor"  // out of file descriptors
-	reasonH2           = "http2_protocol" // an HTTP/2 connection that had to be ended
+	reasonNotAdmitted = "not_admitted"   // a connection that the kernel did not leave to us
+	reasonH2          = "http2_protocol" // an HTTP/2 connection that had to be ended
 )
 
 var refusalReasons = [...]string{

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -8,8 +10,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/proxy/route"
+	"connectd/pkg/testutil"
 )
 
 // run is the length of the run of failures that was reported last, and of the
@@ -153,5 +160,112 @@ func TestPoison(t *testing.T) {
 				t.Errorf("%d strikes for one request, want 3", longest)
 			}
 		})
+	}
+}
+
+// A response that breaks off after its head is a strike like any other, unless
+// it was the client who broke it off, or a call that its server may end.
+func TestHeldAgainstEndpointWithinResponse(t *testing.T) {
+	const head = "application/grpc"
+	reset := func(code http2.ErrCode) func(*framed, uint32, net.Conn) {
+		return func(f *framed, id uint32, _ net.Conn) { f.WriteRSTStream(id, code) }
+	}
+	lose := func(_ *framed, _ uint32, c net.Conn) { c.Close() }
+	wrong := func(f *framed, id uint32, _ net.Conn) { f.headers(id, true, ":status", "200") } // a pseudo field in trailers
+	whole := func(f *framed, id uint32, _ net.Conn) {
+		f.WriteData(id, true, nil)
+		f.WriteRSTStream(id, http2.ErrCodeNo)
+	}
+	for _, c := range []struct {
+		name     string
+		protocol lb.AppProtocol
+		end      func(f *framed, id uint32, c net.Conn) // nil: it waits for the client to go
+		strikes  uint32
+	}{
+		{"reset", lb.AppHTTP2, reset(http2.ErrCodeInternal), 6},
+		{"NO_ERROR before the end", lb.AppHTTP2, reset(http2.ErrCodeNo), 6},
+		{"CANCEL", lb.AppHTTP2, reset(http2.ErrCodeCancel), 6},
+		{"connection lost", lb.AppHTTP2, lose, 6},
+		{"against the protocol", lb.AppHTTP2, wrong, 6},
+		{"NO_ERROR after the end", lb.AppHTTP2, whole, 0},
+		{"the client goes", lb.AppHTTP2, nil, 0},
+		{"call reset", lb.AppGRPC, reset(http2.ErrCodeInternal), 6},
+		{"call's connection lost", lb.AppGRPC, lose, 6},
+		{"call cancelled", lb.AppGRPC, reset(http2.ErrCodeCancel), 0},
+		{"the caller goes", lb.AppGRPC, nil, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			addr := raw(t, func(nc net.Conn) {
+				f := newFramed(nc)
+				if f == nil {
+					return
+				}
+				f.WriteSettings()
+				for id := f.request(); id != 0; id = f.request() {
+					f.headers(id, false, ":status", "200", "content-type", head)
+					f.WriteData(id, false, []byte("half"))
+					if c.end != nil {
+						c.end(f, id, nc)
+					}
+				}
+			})
+			w := newWorld(t, addr)
+			w.change(func(h *lb.HTTP) { h.Protocol = c.protocol }, addr)
+			client := w.h2client()
+			for range 6 {
+				ctx, cancel := context.WithCancel(t.Context())
+				req, _ := http.NewRequestWithContext(ctx, "POST", "http://orders/", nil)
+				req.Header.Set("content-type", head)
+				if c.protocol == lb.AppHTTP2 {
+					req.Header.Set("content-type", "text/plain")
+				}
+				r, err := client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.end == nil {
+					cancel()
+				}
+				io.Copy(io.Discard, r.Body)
+				r.Body.Close()
+				cancel()
+			}
+			// All six are over, and so is what they did.
+			testutil.Eventually(t, 5*time.Second, func() error {
+				n := uint64(0)
+				w.p.Each(func(s *route.Service) { n = s.Classes[2].Load() }, func(*route.Endpoint) {})
+				if n != 6 {
+					return fmt.Errorf("%d requests are over", n)
+				}
+				return nil
+			})
+			if last, _ := w.run(); last != c.strikes {
+				t.Errorf("%d strikes in a row, want %d", last, c.strikes)
+			}
+		})
+	}
+}
+
+// Connections that the forwarder ends itself are no strikes.
+func TestOwnEndIsNoStrike(t *testing.T) {
+	addr := serveFramed(t, func(f *framed) {
+		f.WriteSettings()
+		f.headers(f.request(), false, ":status", "200")
+		f.request()
+	})
+	w := newWorld(t, addr)
+	w.change(func(h *lb.HTTP) { h.Protocol = lb.AppHTTP2 }, addr)
+	r, err := w.h2client().Get("http://orders/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.p.Terminate([]lb.EndpointID{1}); n != 1 {
+		t.Errorf("%d connections ended", n)
+	}
+	if _, err := io.ReadAll(r.Body); err == nil {
+		t.Error("the response is whole")
+	}
+	if _, longest := w.run(); longest > 0 {
+		t.Errorf("%d strikes", longest)
 	}
 }

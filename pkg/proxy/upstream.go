@@ -179,9 +179,6 @@ func (l *loop) dial(s *seat, e *route.Endpoint) (*upstream, error) {
 // dialInto begins a connection of a sock that has its owner.
 func (l *loop) dialInto(k *sock, s *seat, e *route.Endpoint) (err error) {
 	if k.fd, err = s.socket(e.Address); err != nil {
-		if noDescriptor(err) {
-			l.p.refused(reasonNoDescriptor)
-		}
 		return err
 	}
 	if err := l.watch(k); err != nil {

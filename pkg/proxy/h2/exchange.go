@@ -33,10 +33,14 @@ type Exchange struct {
 	Fed, HeadAt int64
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
-	// Reason is why the forwarder answered itself, "" if it did not.
+	// Reason is why the forwarder answered itself, "" if it did not. A carrier
+	// that knows better than the exchange sets it before Failed, or with the
+	// status of a refusal; Dial forgets it.
 	Reason string
 	// Aborted: the response did not come to its end, by whosever doing.
 	Aborted bool
+	// Broken: it was the endpoint's, after the response's head.
+	Broken bool
 
 	f       *Forwarder
 	down    *Stream // the client's
@@ -98,7 +102,7 @@ func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
 		refuse = 405 // tunnels are not ours
 	}
 	if refuse != 0 {
-		x.reply(refuse, "refused")
+		x.reply(refuse, ReasonBadRequest)
 		return
 	}
 	x.Request = from.add(x.Request)
@@ -124,6 +128,7 @@ func (x *Exchange) dial() {
 	x.dialing = true
 	x.req.sent = 0 // of the last try: all of it goes out anew
 	x.Tries++
+	x.Reason = ""
 	x.f.carrier.Dial(x)
 }
 
@@ -160,21 +165,11 @@ func (x *Exchange) failed(why Failure) {
 		x.dial()
 		return
 	}
+	status := 503
 	if why == Malformed {
-		x.reply(502, "malformed response")
-		return
+		status = 502
 	}
-	x.reply(503, why.reason())
-}
-
-func (f Failure) reason() string {
-	switch f {
-	case ConnectFailed:
-		return "connect failed"
-	case RefusedStream:
-		return "request refused"
-	}
-	return "connection lost"
+	x.reply(status, why.reason())
 }
 
 // hangUp gives up the present try.
@@ -200,7 +195,7 @@ func (x *Exchange) Expire() {
 		x.cut(http2.ErrCodeCancel)
 		return
 	}
-	x.reply(504, "timeout")
+	x.reply(504, ReasonTimeout)
 }
 
 // Cut ends the exchange on both sides, whatever its state, by resets.
@@ -211,10 +206,13 @@ func (x *Exchange) cut(code http2.ErrCode) {
 	x.finish(code, http2.ErrCodeCancel)
 }
 
-// reply answers the client itself. A call gets its status, by gRPC's rules for
-// what 503 and 504 mean.
+// reply answers the client itself, for the reason unless the carrier named one.
+// A call gets its status, by gRPC's rules for what 503 and 504 mean.
 func (x *Exchange) reply(status int, reason string) {
 	x.hangUp(http2.ErrCodeCancel)
+	if x.Reason != "" {
+		reason = x.Reason
+	}
 	x.own, x.begun, x.Reason = true, true, reason
 	x.dropRequest()
 	if x.GRPC {
@@ -277,10 +275,14 @@ func (x *Exchange) endpointGone(cause Cause) {
 			return
 		}
 		x.failed(cause.failure())
+	case x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
+		// As above, within a stream: a deadline, or a handler that ended the
+		// call. Of other requests a CANCEL is half a response like any other.
+		x.cut(cause.Code)
 	case x.GRPC && cause.Lost:
 		// Without a forwarder the client would have seen its own connection
 		// end, and told its caller UNAVAILABLE; a reset would be INTERNAL.
-		x.GRPCStatus, x.Aborted = 14, true
+		x.GRPCStatus, x.Aborted, x.Broken = 14, true, true
 		x.dropRequest()
 		x.res.end, x.res.trailers = true, []hpack.HeaderField{
 			{Name: "grpc-status", Value: "14"},
@@ -288,6 +290,7 @@ func (x *Exchange) endpointGone(cause Cause) {
 		}
 		x.pumpResponse()
 	default:
+		x.Broken = true
 		x.cut(cause.passed())
 	}
 }

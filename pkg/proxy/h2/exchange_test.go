@@ -171,9 +171,9 @@ func TestRetries(t *testing.T) {
 		{"503 with a body too large", []string{endpoint(t, unavailable), endpoint(t, good)}, 3, 100_000, 503, "", []Failure{Unavailable}},
 		{"503 always", []string{endpoint(t, unavailable)}, 3, 10, 503, "", []Failure{Unavailable, Unavailable, Unavailable}},
 		{"reset", []string{endpoint(t, abort), endpoint(t, good)}, 3, 10, 200, "", []Failure{Reset}},
-		{"reset always", []string{endpoint(t, abort)}, 2, 0, 503, "connection lost", []Failure{Reset, Reset}},
+		{"reset always", []string{endpoint(t, abort)}, 2, 0, 503, ReasonReset, []Failure{Reset, Reset}},
 		{"connect", []string{deadAddr, endpoint(t, good)}, 2, 100, 200, "", []Failure{ConnectFailed}},
-		{"connect always", []string{deadAddr}, 2, 100, 503, "connect failed", []Failure{ConnectFailed, ConnectFailed}},
+		{"connect always", []string{deadAddr}, 2, 100, 503, ReasonConnect, []Failure{ConnectFailed, ConnectFailed}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, addr := newCarrier(t, test.tries, test.endpoints...)

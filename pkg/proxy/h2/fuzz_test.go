@@ -124,6 +124,10 @@ func run(t *testing.T, server bool, in []byte, step int) string {
 	a := &actor{t: t, open: map[*Stream]int{}, held: map[*Stream]int{}}
 	s := New(Config{Server: server, MaxStreams: 20}, a)
 	if !server {
+		// Until then there is room for one.
+		if err := s.Feed([]byte{0, 0, 0, byte(http2.FrameSettings), 0, 0, 0, 0, 0}, time.Unix(1e9, 0)); err != nil {
+			t.Fatal(err)
+		}
 		for range 10 {
 			st, err := s.Open(getFields, false)
 			if err != nil {

@@ -122,8 +122,15 @@ func (s *Session) fromClient(b block, fields []hpack.HeaderField) error {
 // tooLarge answers a request whose field list is over the bound: 431, here,
 // since there is no list to hand on.
 func (s *Session) tooLarge(b block) error {
-	s.encode([]hpack.HeaderField{{Name: ":status", Value: "431"}, {Name: "content-length", Value: "0"}})
+	s.encode([]hpack.HeaderField{
+		{Name: ":status", Value: "431"},
+		{Name: "content-length", Value: "0"},
+		{Name: "x-connectd-reason", Value: ReasonHeadTooLarge},
+	})
 	s.appendHeaders(b.id, true)
+	if s.cfg.Refused != nil {
+		s.cfg.Refused(ReasonHeadTooLarge)
+	}
 	if b.end {
 		return s.chatter()
 	}

@@ -339,8 +339,21 @@ func (s *Session) Room() int {
 	if s.cfg.Server || s.Closing() {
 		return 0
 	}
-	return max(0, min(s.cfg.MaxStreams, int(s.peerStreams))-len(s.streams))
+	return max(0, s.Limit()-len(s.streams))
 }
+
+// Limit is how many streams may be open at once. Towards an endpoint that has
+// not said how many it takes it is one: a single request goes out without
+// waiting, and no crowd is sent where most would be refused.
+func (s *Session) Limit() int {
+	if !s.cfg.Server && !s.hello {
+		return 1
+	}
+	return min(s.cfg.MaxStreams, int(s.peerStreams))
+}
+
+// Greeted reports that the peer's SETTINGS have come.
+func (s *Session) Greeted() bool { return s.hello }
 
 // How far Shutdown has come.
 const (

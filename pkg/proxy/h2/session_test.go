@@ -235,3 +235,22 @@ func TestIsPreface(t *testing.T) {
 		}
 	}
 }
+
+// TestRoomBeforeSettings: one stream is opened towards an endpoint that has not
+// said how many it takes, and as many as it says then.
+func TestRoomBeforeSettings(t *testing.T) {
+	p := newPeer(t, Config{})
+	if _, err := p.sess.Open(getFields, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.sess.Open(getFields, true); err != ErrBusy || p.sess.Greeted() {
+		t.Errorf("second stream before SETTINGS: %v", err)
+	}
+	p.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 3})
+	if err := p.say(); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.sess.Room(); got != 2 || !p.sess.Greeted() {
+		t.Errorf("room for %d after SETTINGS, want 2", got)
+	}
+}
