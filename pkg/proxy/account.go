@@ -107,17 +107,18 @@ func (x *exchange) log(took time.Duration, status int) {
 	*e = accesslog.Entry{
 		Kind:  x.route.HTTP.Protocol, // another one's lines must not be in a service's log
 		Start: x.l.timeOfDay(x.start), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
-		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries), Protocol: "HTTP/1.1",
-	}
-	if x.head.Minor == 0 {
-		e.Protocol = "HTTP/1.0"
+		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries),
 	}
 	if x.headAt != 0 && x.reason == "" { // a malformed one is no answer
 		e.UpstreamTime = time.Duration(x.headAt - x.tryBegan)
 	}
 	if x.head.Size > 0 {
 		h := &x.head
-		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Target.Of(x.req), h.Host.Of(x.req)
+		e.Protocol = "HTTP/1.1"
+		if h.Minor == 0 {
+			e.Protocol = "HTTP/1.0"
+		}
+		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Path(x.req), h.Host.Of(x.req)
 		e.UserAgent, e.ForwardedFor, e.RequestID = h.UserAgent.Of(x.req), h.ForwardedFor.Of(x.req), h.RequestID.Of(x.req)
 		if !x.forwarded.Empty() {
 			e.ForwardedFor = x.forwarded.Of(x.out) // as it is when the line is written, by Envoy's rule

@@ -1,15 +1,19 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"connectd/pkg/lb"
 	"connectd/pkg/proxy/route"
@@ -28,6 +32,14 @@ func (w *world) retries() map[string]uint64 {
 			}
 		}
 	}, func(*route.Endpoint) {})
+	return out
+}
+
+// refusals are the counts of forwarder_refusals_total, those that are 0 left
+// out.
+func (w *world) refusals() map[string]uint64 {
+	out := w.p.Stats().Refusals
+	maps.DeleteFunc(out, func(_ string, n uint64) bool { return n == 0 })
 	return out
 }
 
@@ -174,4 +186,58 @@ func TestRetriesAreCounted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What ends a connection is counted once, under its own word and no other.
+func TestRefusedConnectionsAreCounted(t *testing.T) {
+	for _, tc := range []struct {
+		reason   string
+		protocol lb.AppProtocol // of the service
+		says     string
+	}{
+		{reasonNeedsHTTP2, lb.AppHTTP2, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"},
+		{reasonNeedsHTTP2, lb.AppGRPC, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"},
+		{reasonNeedsHTTP1, lb.AppHTTP, http2.ClientPreface},
+		{reasonH2, lb.AppHTTP2, http2.ClientPreface + "no frame at all, but long enough to be taken for one"},
+		{reasonNotAdmitted, lb.AppHTTP, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"},
+	} {
+		t.Run(tc.reason+" "+tc.protocol.String(), func(t *testing.T) {
+			w := newWorld(t, "127.0.0.1:1")
+			w.change(func(h *lb.HTTP) { h.Protocol = tc.protocol }, "127.0.0.1:1")
+			w.stranger.Store(tc.reason == reasonNotAdmitted)
+			c := w.dial()
+			io.WriteString(c, tc.says) // it may be refused before it speaks
+			c.Conn.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, c.r)
+			counts(t, "refusals", map[string]uint64{tc.reason: 1}, w.refusals)
+		})
+	}
+}
+
+// A head that does not come to its end is one, too.
+func TestSlowHeadIsCounted(t *testing.T) {
+	w := newWorld(t, "127.0.0.1:1")
+	c := w.dial()
+	c.send("GET / HTTP/1.1\r\nHost: ")
+	expired := false
+	testutil.Eventually(t, 5*time.Second, func() error {
+		for _, l := range w.p.loops {
+			l.call(func() {
+				for c := range l.clients {
+					if c.x != nil && len(c.x.req) > 0 && !expired {
+						c.expired(nil) // ten seconds are over
+						expired = true
+					}
+				}
+			})
+		}
+		if !expired {
+			return errors.New("nothing has come")
+		}
+		return nil
+	})
+	if r, _ := c.response("GET"); r.StatusCode != 408 || r.Header.Get("X-Connectd-Reason") != reasonSlow {
+		t.Errorf("got %d (%s)", r.StatusCode, r.Header.Get("X-Connectd-Reason"))
+	}
+	counts(t, "refusals", map[string]uint64{reasonSlow: 1}, w.refusals)
 }

@@ -127,3 +127,35 @@ func TestLogRefusedHasNoID(t *testing.T) {
 		})
 	}
 }
+
+// What HTTP/1 has in more than one form is logged in one, and what no request
+// could be read from as absent.
+func TestLogForms(t *testing.T) {
+	at := serve(t, named("one"))
+	w := newWorld(t, at)
+	lines := w.logged(lb.LogText, at)
+	const host = "Host: a\r\nConnection: close\r\n\r\n"
+	var want []string
+	for _, tc := range []struct{ request, line, authority string }{
+		{"GET /x?y HTTP/1.1\r\n" + host, `"GET /x HTTP/1.1" 200`, "a"},
+		{"GET http://b:80/x?y HTTP/1.1\r\n" + host, `"GET /x HTTP/1.1" 200`, "b:80"},
+		{"GET http://b?y HTTP/1.1\r\n" + host, `"GET / HTTP/1.1" 200`, "b"},
+		{"GET http://b HTTP/1.1\r\n" + host, `"GET / HTTP/1.1" 200`, "b"},
+		{"OPTIONS http://b HTTP/1.1\r\n" + host, `"OPTIONS * HTTP/1.1" 200`, "b"},
+		{"GET /x HTTP/1.0\r\n\r\n", `"GET /x HTTP/1.0" 200`, "-"},
+		{"GET /x HTTP/1.1\r\nNo: host\r\n\r\n", `"- - -" 400`, "-"},
+		{"no HTTP at all\r\n\r\n", `"- - -" 400`, "-"},
+		{"GET /x HTTP/1.1\r\nA: " + strings.Repeat("b", 70<<10) + "\r\n\r\n", `"- - -" 431`, "-"},
+	} {
+		c := w.dial()
+		c.send(tc.request)
+		io.Copy(io.Discard, c.r)
+		want = append(want, tc.line+" "+tc.authority)
+	}
+	for i, line := range lines(len(want)) {
+		_, line, _ = strings.Cut(line, "] ")
+		if quoted := strings.Split(line, `"`); len(quoted) < 11 || `"`+quoted[1]+`" `+strings.Fields(quoted[2])[0]+" "+quoted[9] != want[i] {
+			t.Errorf("got %s, want %s", line, want[i])
+		}
+	}
+}

@@ -18,14 +18,7 @@ type RequestEdit struct {
 func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 	dst = append(dst, m.MethodName.Of(buf)...)
 	dst = append(dst, ' ')
-	path := m.path.Of(buf)
-	switch {
-	case len(path) == 0 && m.Method == Options:
-		dst = append(dst, '*') // RFC 9112 3.2.4
-	case len(path) == 0 || path[0] == '?':
-		dst = append(dst, '/')
-	}
-	dst = append(dst, path...)
+	dst = append(dst, m.Path(buf)...)
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	hostLine := m.hasHost && m.Target == m.path
 	if !hostLine {
@@ -56,6 +49,20 @@ func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
 	return append(dst, "\r\n"...)
+}
+
+// Path is the request target in origin form, with its query.
+func (m *Message) Path(buf []byte) []byte {
+	path := m.path.Of(buf)
+	switch {
+	case len(path) == 0 && m.Method == Options:
+		return []byte("*") // RFC 9112 3.2.4
+	case len(path) == 0:
+		return []byte("/")
+	case path[0] == '?':
+		return append([]byte("/"), path...)
+	}
+	return path
 }
 
 // ResponseEdit is what a forwarder says about its own connection.

@@ -94,7 +94,7 @@ type field struct {
 type Message struct {
 	Method     Method
 	MethodName Span
-	Target     Span  // of a request as it came, for the log
+	Target     Span  // of a request as it came
 	Host       Span  // from the target if that is absolute, or else the Host field
 	Minor      uint8 // HTTP/1.Minor: 0, or 1 for all later
 	Status     int   // of a response
