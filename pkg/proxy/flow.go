@@ -117,7 +117,7 @@ func (l *loop) hold(f *flow, rest []byte) {
 // pass reads once and writes what it read.
 func (l *loop) pass(f *flow, budget int) (int, flowResult) {
 	want := min(budget, len(l.scratch))
-	if f.slow || l.holding > maxHolding {
+	if f.slow || l.holding+l.h2pool.Held() > maxHolding {
 		want = slowRead
 	}
 	if f.framing == byLength {

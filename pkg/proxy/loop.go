@@ -72,6 +72,7 @@ func (p *Proxy) newLoop() (*loop, error) {
 		pools: make(map[poolKey]*pool), clients: make(map[*client]struct{}), seats: make(map[*seat]struct{}), epfd: -1, wakes: -1,
 	}
 	l.h2pool, l.h2pools = h2.NewPool(), make(map[poolKey][]*h2Upstream)
+	l.h2pool.Beside(&l.holding)
 	l.h2 = h2.NewForwarder(l.h2pool, l, l.speak)
 	l.h2.Now = func() int64 { return l.now }
 	l.timers = timers{fd: -1, lists: make(map[time.Duration]*timer)}

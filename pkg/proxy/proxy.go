@@ -23,6 +23,7 @@ import (
 	"connectd/pkg/netns"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy/accesslog"
+	"connectd/pkg/proxy/h2"
 	"connectd/pkg/proxy/route"
 )
 
@@ -49,8 +50,8 @@ const (
 
 	maxInterim     = 16 // 1xx answers to one request
 	headSlack      = 512
-	maxReplayTotal = 32 << 20 // bytes of request bodies kept beyond a small buffer each
-	maxHolding     = 32 << 20 // bytes a loop may hold for slow readers before it reads little at once
+	maxReplayTotal = 32 << 20      // bytes of request bodies kept beyond a small buffer each
+	maxHolding     = h2.MaxHolding // bytes a loop may hold for slow readers before it reads little at once
 )
 
 // Params are what a Proxy needs.

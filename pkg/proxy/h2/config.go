@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"math/bits"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -18,7 +19,7 @@ type Config struct {
 	MaxStreams int
 	// StreamWindow is what a peer may send on one stream ahead of Release, in
 	// bytes, and so what one side of an exchange may have to keep; 64 KiB to
-	// 1 GiB, 0 is 128 KiB.
+	// 1 GiB, 0 is 128 KiB. Towards an endpoint it is the most, see window.go.
 	StreamWindow int
 	// ConnWindow is the same for all streams together. 0 is 1 MiB towards a
 	// client, and towards an endpoint as much as all streams need: there,
@@ -115,6 +116,10 @@ type Pool struct {
 	streams *Stream      // free, linked by next
 	free    int
 	buffers [][]byte
+
+	reserved int64  // what responses hold, or may come to
+	held     int64  // what they hold
+	others   *int64 // what else of the loop is held for slow readers
 }
 
 // What a pool keeps at most: 128 streams of some 100 bytes, 16 buffers of up
@@ -123,6 +128,7 @@ const (
 	maxFreeStreams = 128
 	maxFreeBuffers = 16
 	maxFreeBuffer  = 128 << 10
+	minBuffer      = 4 << 10
 )
 
 // NewPool returns an empty pool.
@@ -153,15 +159,36 @@ func (p *Pool) putStream(st *Stream) {
 	}
 }
 
-// buffer returns an empty buffer.
-func (p *Pool) buffer() []byte {
-	if n := len(p.buffers); n > 0 {
-		b := p.buffers[n-1]
-		p.buffers[n-1] = nil
-		p.buffers = p.buffers[:n-1]
-		return b
+// buffer returns an empty buffer with room for n bytes: for little the smallest
+// there is, and else the largest, since more will follow.
+func (p *Pool) buffer(n int) []byte {
+	best := -1
+	for i, b := range p.buffers {
+		if cap(b) >= n && (best < 0 || (cap(b) < cap(p.buffers[best])) == (n <= minBuffer)) {
+			best = i
+		}
 	}
-	return make([]byte, 0, 4<<10)
+	if best < 0 {
+		return make([]byte, 0, max(1<<bits.Len(uint(n-1)), minBuffer))
+	}
+	b, last := p.buffers[best], len(p.buffers)-1
+	p.buffers[best], p.buffers[last] = p.buffers[last], nil
+	p.buffers = p.buffers[:last]
+	return b
+}
+
+// room returns b, or a larger buffer with what it holds, with room for n bytes
+// more.
+func (p *Pool) room(b []byte, n int) []byte {
+	switch need := len(b) + n; {
+	case b == nil:
+		return p.buffer(n)
+	case need > cap(b):
+		grown := append(p.buffer(max(need, 2*cap(b))), b...)
+		p.putBuffer(b)
+		return grown
+	}
+	return b
 }
 
 // putBuffer takes one back; one that grew beyond use goes to the collector.

@@ -76,8 +76,12 @@ func (s *Session) bodyAllowed(b *body, id uint32, n, extra int) error {
 			return s.streamError(id, http2.ErrCodeProtocol) // not what content-length says
 		}
 	}
-	if !b.end {
+	switch {
+	case b.end:
+	case s.cfg.Server:
 		st.credit(int64(extra))
+	case n == extra:
+		st.regrant() // nothing will be released
 	}
 	b.st = st
 	return nil
@@ -101,6 +105,7 @@ func (s *Session) bodyPart(p []byte) (rest []byte, err error) {
 			s.remoteEnds(st)
 		}
 		st.held += int64(len(part))
+		st.account()
 		s.handler.Data(st, part, last && b.end)
 		return p, nil
 	}
@@ -123,6 +128,7 @@ func (s *Session) bodyEnds() {
 // remoteEnds notes that the peer's side is complete.
 func (s *Session) remoteEnds(st *Stream) {
 	st.remoteEnd = true
+	st.account()
 	if st.localEnd {
 		s.complete(st)
 	}

@@ -235,7 +235,7 @@ func (x *Exchange) reply(status int, reason string) {
 		return
 	}
 	x.Status = status
-	text := append(x.f.pool.buffer(), reason...)
+	text := append(x.f.pool.buffer(len(reason)+1), reason...)
 	text = append(text, '\n')
 	x.down.Headers([]hpack.HeaderField{
 		{Name: ":status", Value: strconv.Itoa(status)},

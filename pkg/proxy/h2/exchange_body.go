@@ -43,10 +43,9 @@ func (x *Exchange) requestData(p []byte, end bool) {
 }
 
 func (x *Exchange) buffer(m *message, p []byte) {
-	if m.buf == nil && len(p) > 0 {
-		m.buf = x.f.pool.buffer()
+	if len(p) > 0 {
+		m.buf = append(x.f.pool.room(m.buf, len(p)), p...)
 	}
-	m.buf = append(m.buf, p...)
 }
 
 // forget ends the keeping of the request for another try.

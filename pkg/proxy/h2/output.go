@@ -44,16 +44,8 @@ func (s *Session) mute() bool { return s.closed || s.err != nil }
 // grow makes sure that out has room for n more bytes and tells the owner when
 // output begins.
 func (s *Session) grow(n int) {
-	if s.out == nil {
-		s.out = s.pool.buffer()
-	}
 	begins := s.pending() == 0
-	if need := len(s.out) + n; need > cap(s.out) {
-		grown := make([]byte, len(s.out), max(need, 2*cap(s.out)))
-		copy(grown, s.out)
-		s.pool.putBuffer(s.out)
-		s.out = grown
-	}
+	s.out = s.pool.room(s.out, n)
 	if begins {
 		s.handler.Flush(s)
 	}
@@ -108,7 +100,7 @@ func (s *Session) appendGoAway(last uint32, code http2.ErrCode, reason string) {
 // greet writes the preface, our SETTINGS, and the connection's window.
 func (s *Session) greet() {
 	set := []http2.Setting{
-		{ID: http2.SettingInitialWindowSize, Val: uint32(s.cfg.StreamWindow)},
+		{ID: http2.SettingInitialWindowSize, Val: uint32(s.initial)},
 		{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList},
 	}
 	if s.cfg.Server {

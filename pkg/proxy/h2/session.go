@@ -46,6 +46,7 @@ type Session struct {
 	recvWindow    int64 // what the peer may send on it
 	owed          int64 // released and not yet given back to the peer
 	initialWindow int64 // of the peer, for each new stream
+	initial       int64 // ours, the same
 	peerStreams   uint32
 
 	resetTokens   bucket
@@ -74,6 +75,10 @@ func New(cfg Config, h Handler) *Session {
 	s.dec = hpack.NewDecoder(decodeTable, s.field)
 	s.enc = hpack.NewEncoder(&s.pool.block)
 	s.enc.SetMaxDynamicTableSizeLimit(maxTable)
+	s.initial = int64(cfg.StreamWindow)
+	if !cfg.Server {
+		s.initial = s.window()
+	}
 	s.greet()
 	return s
 }

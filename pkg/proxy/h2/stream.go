@@ -24,7 +24,9 @@ type Stream struct {
 	sendWindow int64  // what we may send
 	recvWindow int64  // what the peer may send
 	held       int64  // handed over and not released
-	owed       int64  // released and not yet given back to the peer
+	owed       int64  // released and not yet given back to the peer (server)
+	reserved   int64  // as much of the pool's
+	counted    int64  // the same of what it holds
 	length     int64  // of a body with content-length, what has not come; or -1
 	begun      uint64 // how many bytes the session had written or held at Open
 
@@ -55,6 +57,7 @@ func (s *Session) Open(fields []hpack.HeaderField, end bool) (*Stream, error) {
 	if s.Room() == 0 {
 		return nil, ErrBusy
 	}
+	s.announce(s.window())
 	st := s.adopt(s.nextID)
 	s.nextID += 2
 	st.begun = s.written + uint64(len(s.out))
@@ -71,8 +74,9 @@ func (s *Session) Open(fields []hpack.HeaderField, end bool) (*Stream, error) {
 func (s *Session) adopt(id uint32) *Stream {
 	st := s.pool.stream()
 	st.ID, st.s, st.length = id, s, -1
-	st.sendWindow, st.recvWindow = s.initialWindow, int64(s.cfg.StreamWindow)
+	st.sendWindow, st.recvWindow = s.initialWindow, s.initial
 	s.streams[id] = st
+	st.account()
 	return st
 }
 
@@ -107,6 +111,9 @@ func (st *Stream) Write(p []byte, end bool) int {
 	}
 	st.short = n < len(p)
 	end = end && !st.short
+	if n > maxFrame {
+		s.grow(n + (n/maxFrame+1)*headerLen) // once
+	}
 	for took := 0; took < n || end && n == 0; {
 		part := p[took:min(took+maxFrame, n)]
 		took += len(part)
@@ -160,13 +167,17 @@ func (st *Stream) ended() {
 func (st *Stream) Release(n int) {
 	st.held -= int64(n)
 	st.s.credit(int64(n))
-	if st.gone || st.remoteEnd {
-		return
+	switch {
+	case st.gone || st.remoteEnd:
+		st.account()
+	case st.s.cfg.Server:
+		st.credit(int64(n))
+	default:
+		st.regrant()
 	}
-	st.credit(int64(n))
 }
 
-// credit gives n bytes back to the peer's window for this stream.
+// credit gives n bytes back to a client's window for this stream.
 func (st *Stream) credit(n int64) {
 	if st.owed += n; st.owed >= int64(st.s.cfg.StreamWindow)/2 {
 		st.s.appendWindowUpdate(st.ID, st.owed)
@@ -195,6 +206,8 @@ func (st *Stream) Close(code http2.ErrCode) {
 		s.retire(st)
 	}
 	s.credit(st.held)
+	st.held = 0
+	st.account()
 	s.pool.putStream(st)
 }
 
@@ -209,6 +222,7 @@ func (s *Session) retire(st *Stream) {
 	delete(s.streams, st.ID)
 	s.waiting.remove(st)
 	st.gone, st.short = true, false
+	st.account()
 	if s.body.st == st {
 		s.body.st = nil
 	}
