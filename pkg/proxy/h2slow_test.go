@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"connectd/pkg/lb"
 )
 
 // A beginning of the preface is a head like any other: it takes its time once.
@@ -19,6 +21,19 @@ func TestSlowPreface(t *testing.T) {
 			t.Errorf("%q: got %d", head, r.StatusCode)
 		}
 	}
+}
+
+// A preface without the SETTINGS that belong to it is one, too.
+func TestPrefaceAlone(t *testing.T) {
+	w := newWorld(t, serve(t, named("one")))
+	w.change(func(h *lb.HTTP) { h.Protocol = lb.AppHTTP2 })
+	c := &bareH2{bareConn: w.dial()}
+	c.send(http2.ClientPreface)
+	c.fr = http2.NewFramer(c.Conn, c.r)
+	w.known(c)
+	w.unfinished()
+	w.pass(headTimeout)
+	c.hears("goaway 0 ENHANCE_YOUR_CALM", "end")
 }
 
 // A beginning of the preface, and the end of the connection.

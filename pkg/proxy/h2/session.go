@@ -295,13 +295,14 @@ func (s *Session) Close() {
 }
 
 // Unfinished is a number for what the peer has begun and not finished, a header
-// block or a frame that is not DATA; 0 is nothing. Who takes too long over one
+// block, a frame that is not DATA or, until its SETTINGS, the connection; 0 is
+// nothing. Who takes too long over one
 // is to be told so by TooSlow.
 func (s *Session) Unfinished() uint64 {
 	switch {
 	case s.block.id != 0:
 		return s.block.number
-	case len(s.in) > 0:
+	case len(s.in) > 0 || !s.hello:
 		return s.frames + 1
 	}
 	return 0
