@@ -35,6 +35,20 @@ func (w *world) retries() map[string]uint64 {
 	return out
 }
 
+// classes are the counts of tries by the first digit of their status, those
+// that are 0 left out.
+func (w *world) classes() map[string]uint64 {
+	out := make(map[string]uint64)
+	w.p.Each(func(*route.Service) {}, func(e *route.Endpoint) {
+		for class := range e.Classes {
+			if n := e.Classes[class].Load(); n > 0 {
+				out[strconv.Itoa(class)] += n
+			}
+		}
+	})
+	return out
+}
+
 // refusals are the counts of forwarder_refusals_total, those that are 0 left
 // out.
 func (w *world) refusals() map[string]uint64 {
@@ -172,17 +186,7 @@ func TestRetriesAreCounted(t *testing.T) {
 					return nil
 				})
 				counts(t, "retries", want, w.retries)
-				counts(t, "the endpoint's tries by class", classes, func() map[string]uint64 {
-					out := make(map[string]uint64)
-					w.p.Each(func(*route.Service) {}, func(e *route.Endpoint) {
-						for class := range e.Classes {
-							if n := e.Classes[class].Load(); n > 0 {
-								out[strconv.Itoa(class)] += n
-							}
-						}
-					})
-					return out
-				})
+				counts(t, "the endpoint's tries by class", classes, w.classes)
 			})
 		})
 	}
@@ -240,4 +244,63 @@ func TestSlowHeadIsCounted(t *testing.T) {
 		t.Errorf("got %d (%s)", r.StatusCode, r.Header.Get("X-Connectd-Reason"))
 	}
 	counts(t, "refusals", map[string]uint64{reasonSlow: 1}, w.refusals)
+}
+
+// Calls are counted by the same words. A trailers-only UNAVAILABLE is tried
+// again; with its endpoint it is an answer, and 200.
+func TestRetriedCallsAreCounted(t *testing.T) {
+	budget := lb.Retry{Attempts: 2, BudgetPercent: 20, BudgetFloor: 100}
+	for _, tc := range []struct {
+		name    string
+		retry   lb.Retry
+		fail    int64 // tries that are answered UNAVAILABLE
+		message bool  // after a message
+		status  string
+		tries   int64
+		want    map[string]uint64
+	}{
+		{"OK", budget, 0, false, "0", 1, map[string]uint64{}},
+		{"once", budget, 1, false, "0", 2, map[string]uint64{"success": 1}},
+		{"to the last", budget, 9, false, "14", 3, map[string]uint64{"failure": 1, "no_attempts": 1}},
+		{"no attempts", lb.Retry{BudgetFloor: 100}, 9, false, "14", 1, map[string]uint64{"no_attempts": 1}},
+		{"no budget", lb.Retry{Attempts: 2}, 9, false, "14", 1, map[string]uint64{"no_budget": 1}},
+		{"after a message", budget, 9, true, "14", 1, map[string]uint64{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var tries atomic.Int64
+			address := serveH2(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				w.Header().Set("Content-Type", "application/grpc")
+				status := "0"
+				if tries.Add(1) <= tc.fail {
+					status = "14"
+				}
+				if status == "14" && !tc.message {
+					w.Header().Set("Grpc-Status", status)
+					return
+				}
+				io.WriteString(w, "\x00\x00\x00\x00\x01x")
+				w.Header().Set(http.TrailerPrefix+"Grpc-Status", status)
+			})
+			w := newWorld(t, address)
+			w.change(func(h *lb.HTTP) { h.Protocol, h.Retry = lb.AppGRPC, tc.retry }, address)
+			req, err := http.NewRequestWithContext(t.Context(), "POST", w.url("/a.B/C"), strings.NewReader("\x00\x00\x00\x00\x01x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/grpc")
+			r, err := w.h2client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			status := r.Header.Get("Grpc-Status") + r.Trailer.Get("Grpc-Status")
+			if n := tries.Load(); r.StatusCode != 200 || status != tc.status || n != tc.tries {
+				t.Errorf("got %d with grpc-status %s after %d tries, want %s after %d", r.StatusCode, status, n, tc.status, tc.tries)
+			}
+			counts(t, "the endpoint's tries by class", map[string]uint64{"2": uint64(tc.tries)}, w.classes)
+			counts(t, "retries", tc.want, w.retries)
+		})
+	}
 }
