@@ -30,7 +30,6 @@ type h2Request struct {
 	ours     bool  // the latest failure was not the endpoint's
 	start    int64
 	tryBegan int64
-	moved    int64 // bytes when idleness was looked at last
 	deadline timer
 	pause    timer // before the same endpoint is tried again
 	paused   bool
@@ -57,9 +56,6 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	q.route.State.Budget.Deposit(q.route.HTTP.Retry, l.now)
 	if d := q.route.HTTP.RequestTimeout; d > 0 && !x.HasDeadline {
 		l.arm(&q.deadline, d, q)
-	}
-	if d := q.route.HTTP.IdleTimeout; d > 0 {
-		l.arm(&q.idle, d, q)
 	}
 	var id [36]byte
 	l.newID(&id)
@@ -252,22 +248,22 @@ func (q *h2Request) expired(t *timer) {
 			q.x.Expire()
 		}
 	case t == &q.idle:
-		q.checkIdle()
+		q.x.Cut()
 	case q.paused:
 		q.paused = false
 		q.connect()
 	}
 }
 
-// checkIdle ends a response of which nothing has moved since it looked last.
-func (q *h2Request) checkIdle() {
-	moved := q.x.Received + q.x.Sent
-	if q.x.Answered() && moved == q.moved {
-		q.x.Cut()
+// Active implements h2.Carrier. Of one turn the first counts for all.
+func (l *loop) Active(x *h2.Exchange) {
+	q := x.User.(*h2Request)
+	if q.route == nil {
 		return
 	}
-	q.moved = moved
-	q.l.arm(&q.idle, q.route.HTTP.IdleTimeout, q)
+	if d := q.route.HTTP.IdleTimeout; d > 0 && q.idle.when != l.now+int64(d) {
+		l.arm(&q.idle, d, q)
+	}
 }
 
 func (q *h2Request) log(took time.Duration) {

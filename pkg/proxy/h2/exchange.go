@@ -200,6 +200,7 @@ func (x *Exchange) reply(status int, reason string) {
 		reason = x.Reason
 	}
 	x.own, x.begun, x.Reason = true, true, reason
+	x.active()
 	x.dropRequest()
 	if x.GRPC {
 		x.Status, x.GRPCStatus = 200, 14 // UNAVAILABLE

@@ -8,10 +8,17 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+func (x *Exchange) active() {
+	if x.Answered() {
+		x.f.carrier.Active(x)
+	}
+}
+
 // requestData takes a part of the request's body.
 func (x *Exchange) requestData(p []byte, end bool) {
 	r := &x.req
 	x.Received += int64(len(p))
+	x.active()
 	if x.own || x.up != nil && x.up.Gone() {
 		x.down.Release(len(p)) // nobody wants it
 		r.end = r.end || end
@@ -111,6 +118,9 @@ func (x *Exchange) pumpRequest() {
 	if rest := r.buf[r.sent:]; len(rest) > 0 || last {
 		n := x.up.Write(rest, last)
 		r.sent += n
+		if n > 0 {
+			x.active()
+		}
 		if r.sent > r.released {
 			x.down.Release(r.sent - r.released)
 			r.released = r.sent
@@ -157,6 +167,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 	}
 	x.Status, x.GRPCStatus = status, grpc
 	x.begun, x.heard = true, true
+	x.active()
 	x.forget()
 	x.res.end, x.res.finished = end, end
 	x.down.Headers(fields, end)
@@ -167,6 +178,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 func (x *Exchange) responseData(p []byte, end bool) {
 	m := &x.res
 	m.end = end
+	x.active()
 	if len(m.buf) == 0 {
 		n := x.down.Write(p, end)
 		x.Sent += int64(n)
@@ -210,6 +222,9 @@ func (x *Exchange) pumpResponse() {
 		n := x.down.Write(rest, last)
 		x.Sent += int64(n)
 		m.sent += n
+		if n > 0 {
+			x.active()
+		}
 		if x.up != nil {
 			x.up.Release(n)
 		}

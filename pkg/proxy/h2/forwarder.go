@@ -31,6 +31,9 @@ type Carrier interface {
 	// Judge says whether another try is made after f; Dial follows. The
 	// carrier counts tries and strikes, and looks at Replayable.
 	Judge(x *Exchange, f Failure) (again bool)
+	// Active says that, once Answered, something has moved, either way: what
+	// the idle timeout counts from.
+	Active(x *Exchange)
 	// Done is the end. The exchange must not be touched after it returns.
 	Done(x *Exchange)
 }
