@@ -44,7 +44,6 @@ type Exchange struct {
 	up      *Stream // the endpoint's, nil between tries
 	dialing bool
 	own     bool // the forwarder answers itself
-	begun   bool // something of a response was sent to the client
 	heard   bool // the final response's head was passed on
 	req     message
 	res     message
@@ -74,7 +73,7 @@ func (x *Exchange) Endpoint() *Stream { return x.up }
 func (x *Exchange) Answered() bool { return x.heard || x.own }
 
 // Replayable reports that another try could be given the whole request.
-func (x *Exchange) Replayable() bool { return !x.begun && !x.req.lost }
+func (x *Exchange) Replayable() bool { return !x.Answered() && !x.req.lost }
 
 // begin makes an exchange of a request.
 func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
@@ -177,10 +176,6 @@ func (x *Exchange) Expire() {
 		return
 	}
 	x.hangUp(http2.ErrCodeCancel)
-	if x.begun {
-		x.cut(http2.ErrCodeCancel)
-		return
-	}
 	x.reply(504, ReasonTimeout)
 }
 
@@ -199,7 +194,7 @@ func (x *Exchange) reply(status int, reason string) {
 	if x.Reason != "" {
 		reason = x.Reason
 	}
-	x.own, x.begun, x.Reason = true, true, reason
+	x.own, x.Reason = true, reason
 	x.active()
 	x.dropRequest()
 	if x.GRPC {
@@ -257,10 +252,6 @@ func (x *Exchange) endpointGone(cause Cause) {
 		x.cut(cause.Code)
 	case !x.heard:
 		x.hangUp(cause.Code)
-		if x.begun {
-			x.cut(cause.passed())
-			return
-		}
 		x.failed(cause.failure())
 	case x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
 		// As above, within a stream: a deadline, or a handler that ended the

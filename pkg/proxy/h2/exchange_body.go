@@ -139,10 +139,9 @@ func (x *Exchange) pumpRequest() {
 	x.settle()
 }
 
-// informational passes a 1xx on. 100 leaves the request as it was: another try
-// may bring another one.
+// informational passes a 1xx on. It is nothing of the final response, so another
+// try may be made, and bring others.
 func (x *Exchange) informational(fields []hpack.HeaderField) {
-	x.begun = x.begun || fields[0].Value != "100"
 	x.down.Headers(fields, false)
 }
 
@@ -166,7 +165,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 		}
 	}
 	x.Status, x.GRPCStatus = status, grpc
-	x.begun, x.heard = true, true
+	x.heard = true
 	x.active()
 	x.forget()
 	x.res.end, x.res.finished = end, end
