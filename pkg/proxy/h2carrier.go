@@ -140,7 +140,10 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		q.anew(e)
 		return true
 	}
-	q.leave(failure, 0)
+	status, grpc := f.Answer()
+	if status == 0 || v == route.Again {
+		q.leave(failure, status, grpc)
+	} // else the answer is passed on, and the try goes on until its end
 	switch v {
 	case route.Again:
 		q.retries++
@@ -171,8 +174,8 @@ var failures = [...]route.Failure{
 	h2.Malformed:       route.Malformed,
 }
 
-// leave is the end of a try; status 0 is no answer.
-func (q *h2Request) leave(f route.Failure, status int) {
+// leave is the end of a try; status 0 is no answer, grpc below 0 no call's.
+func (q *h2Request) leave(f route.Failure, status, grpc int) {
 	e := q.endpoint
 	if e == nil {
 		return
@@ -180,11 +183,11 @@ func (q *h2Request) leave(f route.Failure, status int) {
 	q.endpoint = nil
 	e.InFlight.Add(-1)
 	took := time.Duration(q.l.clock() - q.tryBegan)
-	e.Counters.Done(status, q.x.GRPCStatus, took, q.x.Received, q.x.Sent)
+	e.Counters.Done(status, grpc, took, q.x.Received, q.x.Sent)
 	q.route.State.Caller(q.task).Done(status, -1, took, 0, 0)
 	switch {
 	case f == route.RefusedStream || f == route.Unsent || q.ours:
-	case f != route.NoFailure || status >= 500 || q.x.GRPCStatus == grpcUnavailable:
+	case f != route.NoFailure || status >= 500 || grpc == grpcUnavailable:
 		q.l.p.judge(q.task.ID, e, false)
 	case status != 0:
 		q.l.p.judge(q.task.ID, e, true)
@@ -212,7 +215,7 @@ func (l *loop) Done(x *h2.Exchange) {
 		failure = route.Reset // with an answer, as in relay
 		q.ours = q.up != nil && q.up.hungUp
 	}
-	q.leave(failure, x.Status)
+	q.leave(failure, x.Status, x.GRPCStatus)
 	q.c.armH2()
 	if x.Reason != "" {
 		l.p.refused(x.Reason)
@@ -244,7 +247,7 @@ func (q *h2Request) expired(t *timer) {
 	switch {
 	case t == &q.deadline:
 		if !q.x.Answered() {
-			q.leave(route.Reset, 0)
+			q.leave(route.Reset, 0, -1)
 			q.x.Expire()
 		}
 	case t == &q.idle:

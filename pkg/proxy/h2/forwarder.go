@@ -17,6 +17,20 @@ const (
 	Malformed                      // an answer against the protocol
 )
 
+// Answer is what the endpoint answered that makes up the failure: its status, 0
+// for no answer, and its call's result, -1 for none.
+func (f Failure) Answer() (status, grpc int) {
+	switch f {
+	case Unavailable:
+		return 503, -1
+	case GRPCUnavailable:
+		return 200, grpcUnavailable
+	}
+	return 0, -1
+}
+
+const grpcUnavailable = 14
+
 // Carrier is what exchanges ask of the loop that carries them. Its methods run
 // inside callbacks of sessions.
 type Carrier interface {
