@@ -26,10 +26,11 @@ const (
 	blockHTTP                 // of a service: requests
 	blockEndpoint
 	blockEndpointHTTP // of an endpoint: requests
+	blockEndpointGRPC // of an endpoint: calls
 	blocks
 )
 
-var blockNames = [blocks]string{"service_state", "service_traffic", "service_probe", "service_http", "endpoint", "endpoint_http"}
+var blockNames = [blocks]string{"service_state", "service_traffic", "service_probe", "service_http", "endpoint", "endpoint_http", "endpoint_grpc"}
 
 // budget hands out series.
 type budget struct {

@@ -25,6 +25,9 @@ func (s *state) emit(f *families, out *scrape) {
 				e.httpLabels = endpointHTTPLabels(e.address.String(), e.service.name)
 			}
 			s.emitEndpointHTTP(f, out, e.httpLabels, e.http.snapshot(s.httpEndpointLen()))
+			if e.ownGRPC {
+				s.emitEndpointGRPC(f, out, e.httpLabels, e.grpc.snapshot(len(s.src.HTTP.GRPCStatuses)))
+			}
 		}
 	}
 	for b, n := range s.budget.folded {
@@ -53,7 +56,7 @@ func (s *state) gatherOther() {
 	}
 	o.own[blockState] = o.own[blockState] || s.budget.folded[blockState] > 0 || o.ejected.shown[0] > 0
 	o.own[blockTraffic] = o.own[blockTraffic] || nonzero(o.traffic.shown) || nonzero(o.rest[:]) || o.restActive > 0
-	o.own[blockHTTP] = o.own[blockHTTP] || nonzero(o.http[0].shown) || nonzero(o.restHTTP)
+	o.own[blockHTTP] = o.own[blockHTTP] || nonzero(o.http[0].shown) || nonzero(o.restHTTP) || nonzero(o.restGRPC)
 	o.own[blockProbe] = o.own[blockProbe] || nonzero(o.probes.shown)
 }
 

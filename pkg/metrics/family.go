@@ -37,16 +37,19 @@ type families struct {
 	probes      *family
 	probeTime   *family
 
-	httpRequests     *family
-	httpTime         *family
-	grpcResponses    *family
-	httpRetries      *family
-	httpTimeouts     *family
-	httpReceived     *family
-	httpSent         *family
-	httpLeftOut      *family
-	endpointRequests *family
-	endpointTime     *family
+	httpRequests      *family
+	httpTime          *family
+	grpcResponses     *family
+	httpRetries       *family
+	httpTimeouts      *family
+	httpReceived      *family
+	httpSent          *family
+	httpLeftOut       *family
+	endpointRequests  *family
+	endpointTime      *family
+	endpointGRPC      *family
+	endpointBodiesIn  *family
+	endpointBodiesOut *family
 
 	forwarderClients  *family
 	forwarderUpstream *family

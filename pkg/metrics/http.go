@@ -35,7 +35,7 @@ type HTTP struct {
 // Requests are those that one part of connectd has seen.
 type Requests struct {
 	Services  map[lb.ServiceID]HTTPStats  // those with a request ever
-	Endpoints map[lb.EndpointID]HTTPStats // the same; only Classes and Duration
+	Endpoints map[lb.EndpointID]HTTPStats // the same; Classes, Duration, Received, Sent and GRPC
 }
 
 const httpParts = 2
@@ -78,7 +78,7 @@ func (s *state) httpLen() int {
 	return httpClasses + len(h.GRPCStatuses) + len(h.Bounds) + 2 + len(h.RetryOutcomes) + 4
 }
 
-func (s *state) httpEndpointLen() int { return httpClasses + len(s.src.HTTP.Bounds) + 2 }
+func (s *state) httpEndpointLen() int { return httpClasses + len(s.src.HTTP.Bounds) + 2 + 2 }
 
 // layOut puts what a service has counted into one row.
 func (s *state) layOut(dst []uint64, h *HTTPStats) []uint64 {
@@ -100,12 +100,24 @@ func (s *state) allotHTTP(svc *service) {
 		if !s.http.hasEndpoint(id) {
 			continue
 		}
+		calls := nonzero(s.http.Forwarded.Endpoints[id].GRPC)
 		if !svc.own[blockHTTP] { // then its endpoints are in other too
 			s.budget.folded[blockEndpointHTTP]++
+			if calls {
+				s.budget.folded[blockEndpointGRPC]++
+			}
 			continue
 		}
-		if e := s.endpointOf(id); !e.ownHTTP {
+		e := s.endpointOf(id)
+		if !e.ownHTTP {
 			e.ownHTTP = s.budget.take(blockEndpointHTTP, limitEndpoint)
+		}
+		switch {
+		case !calls || e.ownGRPC:
+		case e.ownHTTP:
+			e.ownGRPC = s.budget.take(blockEndpointGRPC, limitEndpoint)
+		default:
+			s.budget.folded[blockEndpointGRPC]++
 		}
 	}
 }
@@ -123,21 +135,28 @@ func (s *state) settleHTTP() {
 			if e := s.endpointOf(id); e != nil {
 				s.scratch = appendCounts(s.scratch[:0], now.Classes, httpClasses)
 				s.scratch = appendHistogram(s.scratch, now.Duration, len(s.src.HTTP.Bounds)+1)
-				e.http[i].settle(s.scratch, e.ownHTTP, s.restOf(e.service))
+				s.scratch = append(s.scratch, now.Received, now.Sent)
+				rest, restGRPC := s.restOf(e.service)
+				e.http[i].settle(s.scratch, e.ownHTTP, rest)
+				if i == 0 { // the kernel reads no calls
+					e.grpc.settle(now.GRPC, e.ownGRPC, restGRPC)
+				}
 			}
 		}
 	}
 }
 
-// restOf returns the series of a service's endpoints without their own.
-func (s *state) restOf(svc *service) []uint64 {
+// restOf returns the series of a service's endpoints without their own, and
+// those of their calls.
+func (s *state) restOf(svc *service) (rest, grpc []uint64) {
 	if !svc.own[blockHTTP] {
 		svc = s.other
 	}
 	if svc.restHTTP == nil {
 		svc.restHTTP = make([]uint64, s.httpEndpointLen())
+		svc.restGRPC = make([]uint64, len(s.src.HTTP.GRPCStatuses))
 	}
-	return svc.restHTTP
+	return svc.restHTTP, svc.restGRPC
 }
 
 // httpAccount is the ledger of an object's requests.
@@ -163,6 +182,7 @@ type httpLabels struct {
 type httpEndpointLabels struct {
 	base    []*dto.LabelPair
 	classes [][]*dto.LabelPair
+	grpc    [][]*dto.LabelPair // nil until first shown
 }
 
 func (s *state) emitHTTP(f *families, out *scrape, svc *service) {
@@ -200,6 +220,7 @@ func (s *state) emitHTTP(f *families, out *scrape, svc *service) {
 	if nonzero(svc.restHTTP) {
 		s.emitEndpointHTTP(f, out, l.rest, slices.Clone(svc.restHTTP))
 	}
+	s.emitEndpointGRPC(f, out, l.rest, slices.Clone(svc.restGRPC))
 }
 
 // each returns the labels of a service with each of the values.
@@ -213,12 +234,18 @@ func (svc *service) each(name string, values []string) [][]*dto.LabelPair {
 
 func endpointHTTPLabels(endpoint string, name lb.ServiceName) *httpEndpointLabels {
 	l := &httpEndpointLabels{base: pairs("endpoint", endpoint, "namespace", name.Namespace, "service", name.DiscoveryName)}
-	for _, class := range HTTPClasses() {
-		with := append(slices.Clone(l.base), pairs("code_class", class)...)
-		slices.SortFunc(with, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
-		l.classes = append(l.classes, with)
-	}
+	l.classes = l.each("code_class", HTTPClasses())
 	return l
+}
+
+// each returns the labels of an endpoint with each of the values.
+func (l *httpEndpointLabels) each(name string, values []string) [][]*dto.LabelPair {
+	out := make([][]*dto.LabelPair, len(values))
+	for i, v := range values {
+		out[i] = append(slices.Clone(l.base), pairs(name, v)...)
+		slices.SortFunc(out[i], func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
+	}
+	return out
 }
 
 func (s *state) emitEndpointHTTP(f *families, out *scrape, l *httpEndpointLabels, v []uint64) {
@@ -228,6 +255,22 @@ func (s *state) emitEndpointHTTP(f *families, out *scrape, l *httpEndpointLabels
 	v = v[httpClasses:]
 	n := len(s.src.HTTP.Bounds) + 1
 	out.addHistogram(f.endpointTime, s.src.HTTP.Bounds, v[:n], v[n], l.base)
+	v = v[n+1:]
+	out.add(f.endpointBodiesIn, float64(v[0]), l.base)
+	out.add(f.endpointBodiesOut, float64(v[1]), l.base)
+}
+
+// emitEndpointGRPC adds an endpoint's calls, of those results that there were.
+func (s *state) emitEndpointGRPC(f *families, out *scrape, l *httpEndpointLabels, v []uint64) {
+	for i, n := range v {
+		if n == 0 {
+			continue
+		}
+		if l.grpc == nil {
+			l.grpc = l.each("grpc_status", s.src.HTTP.GRPCStatuses)
+		}
+		out.add(f.endpointGRPC, float64(n), l.grpc[i])
+	}
 }
 
 // emitForwarder adds what belongs to no service.
@@ -267,6 +310,12 @@ func (f *families) addHTTP(add adder) {
 		"Tries by class of the endpoint's status; none is no response. Source: forwarder, in direct mode cgroup_skb.", append([]string{"code_class"}, endpoint...)...)
 	f.endpointTime = add(histogram, "endpoint_http_duration_seconds",
 		"Time that a try took in seconds. Source: forwarder, in direct mode cgroup_skb.", endpoint...)
+	f.endpointGRPC = add(counter, "endpoint_grpc_responses_total",
+		"Tries of calls by gRPC status. Source: forwarder.", "endpoint", "grpc_status", "namespace", "service")
+	f.endpointBodiesIn = add(counter, "endpoint_http_received_bytes_total",
+		"Bytes of request bodies that came from clients for tries of the endpoint. Source: forwarder.", endpoint...)
+	f.endpointBodiesOut = add(counter, "endpoint_http_sent_bytes_total",
+		"Bytes of the endpoint's response bodies to clients. Source: forwarder.", endpoint...)
 	f.forwarderClients = add(gauge, "forwarder_connections",
 		"Connections from clients that the forwarder holds. Source: forwarder.")
 	f.forwarderUpstream = add(gauge, "forwarder_upstream_connections",

@@ -103,11 +103,48 @@ func TestModeChanges(t *testing.T) {
 			`connectd_http_request_duration_seconds_sum{namespace="prod",service="svc-00000"}`:      2000 * step.want / 1e6,
 			endpointKey("endpoint_http_duration_seconds_count", 1, "svc-00000"):                     step.want,
 			`connectd_http_sent_bytes_total{namespace="prod",service="svc-00000"}`:                  100 * step.want,
+			endpointKey("endpoint_http_sent_bytes_total", 1, "svc-00000"):                           100 * step.want,
+			endpointKey("endpoint_http_received_bytes_total", 1, "svc-00000"):                       10 * step.want,
 		} {
 			if v[key] != want {
 				t.Errorf("step %d: %s = %v, want %v", i, key, v[key], want)
 			}
 		}
+	}
+}
+
+func endpointCallsKey(id int, status, svc string) string {
+	return strings.Replace(endpointKey("endpoint_grpc_responses_total", id, svc), ",namespace", `,grpc_status="`+status+`",namespace`, 1)
+}
+
+// Calls are shown for endpoints that had some, with the results that they had,
+// and sum up to what was counted wherever an endpoint's series go.
+func TestCallsOfEndpoints(t *testing.T) {
+	w := newHTTPWorld(1, 3)
+	e := w.exporter()
+	w.requests(&w.http.Forwarded, 1, 1, 4)
+	w.requests(&w.http.Forwarded, 1, 2, 5)
+	plain := w.http.Forwarded.Endpoints[2]
+	plain.GRPC = make([]uint64, len(statuses))
+	w.http.Forwarded.Endpoints[2] = plain
+	expect(t, values(t, e), map[string]float64{
+		endpointCallsKey(1, "14", "svc-00000"): 4,
+		endpointCallsKey(1, "0", "svc-00000"):  -1,
+		endpointCallsKey(2, "14", "svc-00000"): -1, // no calls
+		endpointCallsKey(3, "14", "svc-00000"): -1, // nothing
+		endpointRequestsKey(2, "svc-00000"):    5,
+	})
+	s := e.collector.state
+	before := s.budget.taken
+	// An endpoint that goes leaves what it had not shown.
+	w.requests(&w.http.Forwarded, 1, 1, 3)
+	w.replan(func(p *plan.Service) *plan.Service { return without(p, 1) })
+	expect(t, values(t, e), map[string]float64{
+		endpointCallsKey(1, "14", "svc-00000"): -1,
+		strings.Replace(restKey("endpoint_grpc_responses_total", "svc-00000"), ",namespace", `,grpc_status="14",namespace`, 1): 3,
+	})
+	if got, want := before-s.budget.taken, s.budget.cost[blockEndpointHTTP]+s.budget.cost[blockEndpointGRPC]; got != want {
+		t.Errorf("%d series were given back when it had gone, want %d", got, want)
 	}
 }
 
@@ -213,13 +250,17 @@ func TestBoundOfRequests(t *testing.T) {
 	e := w.exporter()
 	random := rand.New(rand.NewPCG(3, 4))
 	before := make(map[string]float64)
-	var grown, shown, shownEndpoints, shownDurations float64
+	var grown, shown, shownEndpoints, shownDurations, shownCalls, shownBytes, calls, bytes float64
 	for round := range 8 {
 		for range 2000 {
 			svc := random.IntN(min(services, 100*(round+1)))
 			part := w.http.parts()[svc%2]
 			w.requests(part, lb.ServiceID(svc+1), lb.EndpointID(svc*n+random.IntN(n)+1), 1)
 			grown++
+			bytes += 100
+			if svc%2 == 0 { // of direct mode calls are not known
+				calls++
+			}
 		}
 		v := values(t, e)
 		if c := count(v); c > MaxSeries {
@@ -233,12 +274,17 @@ func TestBoundOfRequests(t *testing.T) {
 		shown += growth(before, v, "connectd_http_requests_total")
 		shownEndpoints += growth(before, v, "connectd_endpoint_http_requests_total")
 		shownDurations += growth(before, v, "connectd_endpoint_http_duration_seconds_count")
+		shownCalls += growth(before, v, "connectd_endpoint_grpc_responses_total")
+		shownBytes += growth(before, v, "connectd_endpoint_http_sent_bytes_total")
+		if shownCalls != calls || shownBytes != bytes {
+			t.Fatalf("round %d: shown %v of %v calls and %v of %v bytes", round, shownCalls, calls, shownBytes, bytes)
+		}
 		if shown != grown || shownEndpoints != grown || shownDurations != grown {
 			t.Fatalf("round %d: shown %v, %v and %v of %v requests", round, shown, shownEndpoints, shownDurations, grown)
 		}
 		before = v
 	}
-	for _, b := range []string{"service_http", "endpoint_http"} {
+	for _, b := range []string{"service_http", "endpoint_http", "endpoint_grpc"} {
 		if before[`connectd_series_folded{block="`+b+`"}`] == 0 {
 			t.Errorf("nothing of block %s was folded: the test does not reach the limit", b)
 		}

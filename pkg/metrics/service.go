@@ -36,6 +36,7 @@ type service struct {
 	rest       [endpointCounters]uint64
 	restActive uint64
 	restHTTP   []uint64 // nil: none
+	restGRPC   []uint64 // the same of their calls
 
 	labels     labels
 	httpLabels *httpLabels // nil until first shown
@@ -64,7 +65,9 @@ type endpoint struct {
 	labels  []*dto.LabelPair
 
 	ownHTTP    bool
+	ownGRPC    bool
 	http       httpAccount
+	grpc       account
 	httpLabels *httpEndpointLabels // nil until first shown
 }
 
@@ -187,6 +190,10 @@ func (s *state) check(id lb.EndpointID, e *endpoint) {
 	if e.ownHTTP {
 		e.ownHTTP = false
 		s.budget.give(blockEndpointHTTP)
+	}
+	if e.ownGRPC {
+		e.ownGRPC = false
+		s.budget.give(blockEndpointGRPC)
 	}
 	if s.owner[id] != svc || at != nil {
 		delete(s.endpoints, id) // the id is another endpoint's now

@@ -48,8 +48,9 @@ func newState(src *Sources) *state {
 		blockProbe:    len(src.Probes.Results) + len(DurationBounds) + 3,
 		blockEndpoint: endpointCounters + 1,
 		blockHTTP: httpClasses + len(src.HTTP.Bounds) + 3 + len(src.HTTP.GRPCStatuses) + len(src.HTTP.RetryOutcomes) + 4 +
-			httpClasses + len(src.HTTP.Bounds) + 3, // its endpoint="other"
-		blockEndpointHTTP: httpClasses + len(src.HTTP.Bounds) + 3,
+			httpClasses + len(src.HTTP.Bounds) + 3 + 2 + len(src.HTTP.GRPCStatuses), // its endpoint="other"
+		blockEndpointHTTP: httpClasses + len(src.HTTP.Bounds) + 3 + 2,
+		blockEndpointGRPC: len(src.HTTP.GRPCStatuses),
 	}
 	return s
 }

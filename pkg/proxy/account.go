@@ -7,11 +7,14 @@ import (
 	"connectd/pkg/proxy/route"
 )
 
-// decide asks whether a failed try may be followed by another.
+// decide asks whether a failed try may be followed by another. An interim answer
+// that was passed on is no reason against it: it promises nothing of the final
+// one, and a client takes any number (RFC 9110 15.2). A body sent because of
+// 100 Continue is there to be repeated as long as it is kept.
 func (x *exchange) decide(f route.Failure) route.Verdict {
 	return x.route.State.Decide(x.route.HTTP.Retry, route.Try{
 		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
-		ResponseStarted: x.committed || x.informed > 0, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
+		ResponseStarted: x.committed, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
 	}, x.l.now)
 }
 

@@ -104,6 +104,11 @@ func TestRetriesAreCounted(t *testing.T) {
 			w.WriteHeader(codes[min(try, len(codes)-1)])
 		}
 	}
+	part := func(w http.ResponseWriter, try int) {
+		io.WriteString(w, "half of")
+		w.(http.Flusher).Flush()
+		cut(w, try)
+	}
 	hints := func(w http.ResponseWriter, _ int) {
 		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(503)
@@ -131,7 +136,8 @@ func TestRetriesAreCounted(t *testing.T) {
 		{"503 to POST", budget, "POST", 10, status(503), 503, 1, "not_idempotent", "5:1"},
 		{"503 to POST, methods: all", everything, "POST", 10, status(503, 200), 200, 2, "success", "2:1 5:1"},
 		{"503 to a large body", budget, "PUT", 1 << 20, status(503), 503, 1, "body_too_large", "5:1"},
-		{"503 after early hints", budget, "GET", 0, hints, 503, 1, "response_started", "5:1"},
+		{"503 after early hints", budget, "GET", 0, hints, 503, 3, "failure no_attempts", "5:3"},
+		{"cut within the body", budget, "GET", 0, part, 200, 1, "response_started", "2:1"},
 		{"cut to the last", budget, "GET", 0, cut, 503, 3, "failure no_attempts", "0:3"},
 		{"cut, no attempts", once, "GET", 0, cut, 503, 1, "no_attempts", "0:1"},
 		{"cut, no budget", broke, "GET", 0, cut, 503, 1, "no_budget", "0:1"},

@@ -64,10 +64,10 @@ func (q *h2Request) watch() {
 	quiet := time.Duration(q.l.now - x.Fed)
 	switch why, again := overdue(q.route.HTTP, false, x.AwaitsClient(), quiet); {
 	case why == stopDeadline:
-		q.leave(route.Reset, 0)
-		x.Expire()
+		q.leave(route.Reset, 0, -1)
+		x.Expire(504, reasonTimeout)
 	case why != stopNone:
-		x.Cut()
+		x.Expire(408, reasonSlowBody)
 	case again > 0:
 		q.l.arm(&q.deadline, again, q)
 	}

@@ -153,6 +153,32 @@ func TestStuckUpload(t *testing.T) {
 	}
 }
 
+// The same over HTTP/2.
+func TestStuckUploadHTTP2(t *testing.T) {
+	address := serveH2(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	w := newWorld(t, address)
+	w.change(func(h *lb.HTTP) {
+		h.Protocol, h.RequestTimeout, h.IdleTimeout, h.Retry = lb.AppHTTP2, 100*time.Millisecond, 300*time.Millisecond, lb.Retry{}
+	}, address)
+	body, more := io.Pipe()
+	defer more.Close()
+	go more.Write([]byte("hello"))
+	r, err := w.h2client().Post(w.url("/"), "text/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != 408 || r.Header.Get("X-Connectd-Reason") != reasonSlowBody {
+		t.Errorf("a client that says no more: %v", r)
+	}
+	if n, _ := w.run(); n != 0 {
+		t.Errorf("%d strikes, want none", n)
+	}
+	if n := w.p.Stats().Refusals[reasonSlowBody]; n != 1 {
+		t.Errorf("%d refusals counted, want 1", n)
+	}
+}
+
 // An Upgrade that nobody answers ends, too.
 func TestSilentUpgrade(t *testing.T) {
 	address := raw(t, func(c net.Conn) {

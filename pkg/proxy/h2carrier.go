@@ -31,7 +31,6 @@ type h2Request struct {
 	ours     bool  // the latest failure was not the endpoint's
 	start    int64
 	tryBegan int64
-	moved    int64 // bytes when idleness was looked at last
 	deadline timer
 	pause    timer // before the same endpoint is tried again
 	paused   bool
@@ -60,9 +59,6 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
 	q.route.State.Budget.Deposit(q.route.HTTP.Retry, l.now)
 	q.watch()
-	if d := q.route.HTTP.IdleTimeout; d > 0 {
-		l.arm(&q.idle, d, q)
-	}
 	var id [36]byte
 	l.newID(&id)
 	return h2.Origin{For: string(c.seat.source(q.route, q.choice.V6)), Proto: "http", RequestID: string(id[:])}, 0
@@ -140,24 +136,18 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 	}
 	v := q.route.State.Decide(q.route.HTTP.Retry, route.Try{
 		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(),
-		ResponseStarted: x.Begun(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
+		ResponseStarted: x.Answered(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
 	}, l.now)
 	if v == route.AgainFree {
 		q.freed = true
 		q.anew(e)
 		return true
 	}
-	status := 0
-	switch failure {
-	case route.Unavailable:
-		status = 503
-	case route.GRPCUnavailable:
-		status = 200
-	}
+	status, grpc := f.Answer()
 	if v != route.Again && status != 0 {
 		return false // the client gets this answer, and the try ends with it
 	}
-	q.leave(failure, status)
+	q.leave(failure, status, grpc)
 	if v != route.Again {
 		return false
 	}
@@ -188,8 +178,8 @@ var failures = [...]route.Failure{
 	h2.Malformed:       route.Malformed,
 }
 
-// leave is the end of a try; status 0 is no answer.
-func (q *h2Request) leave(f route.Failure, status int) {
+// leave is the end of a try; status 0 is no answer, grpc below 0 no call's.
+func (q *h2Request) leave(f route.Failure, status, grpc int) {
 	e := q.endpoint
 	if e == nil {
 		return
@@ -197,11 +187,11 @@ func (q *h2Request) leave(f route.Failure, status int) {
 	q.endpoint = nil
 	e.InFlight.Add(-1)
 	took := time.Duration(q.l.clock() - q.tryBegan)
-	e.Counters.Done(status, q.x.GRPCStatus, took, q.x.Received, q.x.Sent)
+	e.Counters.Done(status, grpc, took, q.x.Received, q.x.Sent)
 	q.route.State.Caller(q.task).Done(status, -1, took, 0, 0)
 	switch {
 	case f == route.RefusedStream || f == route.Unsent || q.ours:
-	case f != route.NoFailure || status >= 500 || q.x.GRPCStatus == grpcUnavailable:
+	case f != route.NoFailure || status >= 500 || grpc == grpcUnavailable:
 		q.l.p.judge(q.task.ID, e, false)
 	case status != 0:
 		q.l.p.judge(q.task.ID, e, true)
@@ -225,11 +215,12 @@ func (l *loop) Done(x *h2.Exchange) {
 	q.pause.stop()
 	q.idle.stop()
 	failure := route.NoFailure
-	if x.Broken {
-		failure = route.Reset // with an answer, as in relay
+	if x.Broken { // with an answer, as in relay
+		failure = route.Reset
 		q.ours = q.up != nil && q.up.hungUp
+		q.route.State.Decide(q.route.HTTP.Retry, route.Try{Failure: failure, ResponseStarted: true}, l.now)
 	}
-	q.leave(failure, x.Status)
+	q.leave(failure, x.Status, x.GRPCStatus)
 	q.c.armH2()
 	if x.Reason != "" {
 		l.p.refused(x.Reason)
@@ -285,22 +276,22 @@ func (q *h2Request) expired(t *timer) {
 	case t == &q.deadline:
 		q.watch()
 	case t == &q.idle:
-		q.checkIdle()
+		q.x.Cut()
 	case q.paused:
 		q.paused = false
 		q.connect()
 	}
 }
 
-// checkIdle ends a response of which nothing has moved since it looked last.
-func (q *h2Request) checkIdle() {
-	moved := q.x.Received + q.x.Sent
-	if q.x.Answered() && moved == q.moved {
-		q.x.Cut()
+// Active implements h2.Carrier. Of one turn the first counts for all.
+func (l *loop) Active(x *h2.Exchange) {
+	q := x.User.(*h2Request)
+	if q.route == nil {
 		return
 	}
-	q.moved = moved
-	q.l.arm(&q.idle, q.route.HTTP.IdleTimeout, q)
+	if d := q.route.HTTP.IdleTimeout; d > 0 && q.idle.when != l.now+int64(d) {
+		l.arm(&q.idle, d, q)
+	}
 }
 
 func (q *h2Request) log(took time.Duration) {

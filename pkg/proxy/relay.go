@@ -24,6 +24,7 @@ func (x *exchange) relay() ending {
 		moved := x.l.move(&x.reply)
 		switch moved {
 		case flowCut, flowBad:
+			x.decide(route.Reset) // to be counted: it cannot be tried again
 			x.leave(route.Reset, true)
 			return endReset
 		case flowBroken:

@@ -21,6 +21,7 @@ func (r *relay) Request(*Exchange) (Origin, int) {
 func (r *relay) Dial(x *Exchange)              { x.Connected(r.up) }
 func (r *relay) Abandon(*Exchange)             {}
 func (r *relay) Judge(*Exchange, Failure) bool { return false }
+func (r *relay) Active(*Exchange)              {}
 func (r *relay) Done(*Exchange)                {}
 
 // sink is a client that counts what comes back.

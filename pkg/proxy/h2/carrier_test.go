@@ -88,6 +88,8 @@ func (c *carrier) Judge(x *Exchange, f Failure) bool {
 	return x.Tries < c.tries && x.Replayable()
 }
 
+func (c *carrier) Active(*Exchange) {}
+
 func (c *carrier) Done(x *Exchange) {
 	r := result{
 		Status: x.Status, GRPCStatus: x.GRPCStatus, Tries: x.Tries, Received: x.Received, Sent: x.Sent,

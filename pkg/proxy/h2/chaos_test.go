@@ -81,6 +81,12 @@ func (w *world) Abandon(x *Exchange) {
 
 func (w *world) Judge(x *Exchange, _ Failure) bool { return x.Tries < 3 && x.Replayable() }
 
+func (w *world) Active(x *Exchange) {
+	if !w.begun[x] || !x.Answered() {
+		w.t.Fatal("an exchange is active that has no answer, or is over")
+	}
+}
+
 func (w *world) Done(x *Exchange) {
 	if !w.begun[x] {
 		w.t.Fatal("an exchange ends twice")
@@ -337,7 +343,7 @@ func (w *world) act() (moved bool) {
 	}
 	for x := range w.begun {
 		if w.trouble(2) {
-			x.Expire()
+			x.Expire(504, ReasonTimeout)
 		} else if w.trouble(1) {
 			x.Cut()
 		}

@@ -47,7 +47,6 @@ type Exchange struct {
 	up      *Stream // the endpoint's, nil between tries
 	dialing bool
 	own     bool // the forwarder answers itself
-	begun   bool // something of a response was sent to the client
 	heard   bool // the final response's head was passed on
 	req     message
 	res     message
@@ -82,12 +81,8 @@ func (x *Exchange) AwaitsClient() bool {
 	return !x.req.end && x.up != nil && x.req.sent == len(x.req.buf)
 }
 
-// Begun reports that the client was sent something of a response other than
-// 100.
-func (x *Exchange) Begun() bool { return x.begun }
-
 // Replayable reports that another try could be given the whole request.
-func (x *Exchange) Replayable() bool { return !x.begun && !x.req.lost }
+func (x *Exchange) Replayable() bool { return !x.Answered() && !x.req.lost }
 
 // begin makes an exchange of a request.
 func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
@@ -184,18 +179,14 @@ func (x *Exchange) hangUp(code http2.ErrCode) {
 	}
 }
 
-// Expire ends the wait for a response's head: 504. It does nothing once
-// Answered.
-func (x *Exchange) Expire() {
+// Expire ends the wait for a response's head, or for the rest of the request, by
+// an answer of our own. It does nothing once Answered.
+func (x *Exchange) Expire(status int, reason string) {
 	if x.Answered() {
 		return
 	}
 	x.hangUp(http2.ErrCodeCancel)
-	if x.begun {
-		x.cut(http2.ErrCodeCancel)
-		return
-	}
-	x.reply(504, ReasonTimeout)
+	x.reply(status, reason)
 }
 
 // Cut ends the exchange on both sides, whatever its state, by resets.
@@ -213,7 +204,8 @@ func (x *Exchange) reply(status int, reason string) {
 	if x.Reason != "" {
 		reason = x.Reason
 	}
-	x.own, x.begun, x.Reason = true, true, reason
+	x.own, x.Reason = true, reason
+	x.active()
 	x.dropRequest()
 	if x.GRPC {
 		x.Status, x.GRPCStatus = 200, 14 // UNAVAILABLE
@@ -270,10 +262,6 @@ func (x *Exchange) endpointGone(cause Cause) {
 		x.cut(cause.Code)
 	case !x.heard:
 		x.hangUp(cause.Code)
-		if x.begun {
-			x.cut(cause.passed())
-			return
-		}
 		x.failed(cause.failure())
 	case x.GRPC && cause.Code == http2.ErrCodeCancel && !cause.Local && !cause.Lost:
 		// As above, within a stream: a deadline, or a handler that ended the

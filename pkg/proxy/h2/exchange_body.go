@@ -8,11 +8,18 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+func (x *Exchange) active() {
+	if x.Answered() {
+		x.f.carrier.Active(x)
+	}
+}
+
 // requestData takes a part of the request's body.
 func (x *Exchange) requestData(p []byte, end bool) {
 	r := &x.req
 	x.Received += int64(len(p))
 	x.Fed = x.f.now()
+	x.active()
 	if x.own || x.up != nil && x.up.Gone() {
 		x.down.Release(len(p)) // nobody wants it
 		r.end = r.end || end
@@ -113,6 +120,9 @@ func (x *Exchange) pumpRequest() {
 	if rest := r.buf[r.sent:]; len(rest) > 0 || last {
 		n := x.up.Write(rest, last)
 		r.sent += n
+		if n > 0 {
+			x.active()
+		}
 		if r.sent > r.released {
 			x.down.Release(r.sent - r.released)
 			r.released = r.sent
@@ -131,10 +141,9 @@ func (x *Exchange) pumpRequest() {
 	x.settle()
 }
 
-// informational passes a 1xx on. 100 leaves the request as it was: another try
-// may bring another one.
+// informational passes a 1xx on. It is nothing of the final response, so another
+// try may be made, and bring others.
 func (x *Exchange) informational(fields []hpack.HeaderField) {
-	x.begun = x.begun || fields[0].Value != "100"
 	x.down.Headers(fields, false)
 }
 
@@ -158,8 +167,8 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 		}
 	}
 	x.Status, x.GRPCStatus = status, grpc
-	x.begun, x.heard = true, true
-	x.HeadAt = x.f.now()
+	x.heard, x.HeadAt = true, x.f.now()
+	x.active()
 	x.forget()
 	x.res.end, x.res.finished = end, end
 	x.down.Headers(fields, end)
@@ -170,6 +179,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 func (x *Exchange) responseData(p []byte, end bool) {
 	m := &x.res
 	m.end = end
+	x.active()
 	if len(m.buf) == 0 {
 		n := x.down.Write(p, end)
 		x.Sent += int64(n)
@@ -213,6 +223,9 @@ func (x *Exchange) pumpResponse() {
 		n := x.down.Write(rest, last)
 		x.Sent += int64(n)
 		m.sent += n
+		if n > 0 {
+			x.active()
+		}
 		if x.up != nil {
 			x.up.Release(n)
 		}

@@ -295,7 +295,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	go func() {
 		x := exchange()
-		c.loop.do(func() { x.Expire() })
+		c.loop.do(func() { x.Expire(504, ReasonTimeout) })
 	}()
 	res, body := mustDo(t, client, request(t, "GET", "http://"+addr+"/", nil))
 	if res.StatusCode != 504 || res.Header.Get("X-Connectd-Reason") != "timeout" || body != "timeout\n" {
@@ -309,7 +309,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	defer res.Body.Close()
 	x := exchange()
-	c.loop.do(func() { x.Expire() }) // too late to matter
+	c.loop.do(func() { x.Expire(504, ReasonTimeout) }) // too late to matter
 	c.loop.do(func() { x.Cut() })
 	if got, err := io.ReadAll(res.Body); string(got) != "first" || err == nil {
 		t.Errorf("got %q, %v; want a reset behind the first part", got, err)

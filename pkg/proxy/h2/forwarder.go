@@ -17,6 +17,20 @@ const (
 	Malformed                      // an answer against the protocol
 )
 
+// Answer is what the endpoint answered that makes up the failure: its status, 0
+// for no answer, and its call's result, -1 for none.
+func (f Failure) Answer() (status, grpc int) {
+	switch f {
+	case Unavailable:
+		return 503, -1
+	case GRPCUnavailable:
+		return 200, grpcUnavailable
+	}
+	return 0, -1
+}
+
+const grpcUnavailable = 14
+
 // Carrier is what exchanges ask of the loop that carries them. Its methods run
 // inside callbacks of sessions.
 type Carrier interface {
@@ -31,6 +45,9 @@ type Carrier interface {
 	// Judge says whether another try is made after f; Dial follows. The
 	// carrier counts tries and strikes, and looks at Replayable.
 	Judge(x *Exchange, f Failure) (again bool)
+	// Active says that, once Answered, something has moved, either way: what
+	// the idle timeout counts from.
+	Active(x *Exchange)
 	// Done is the end. The exchange must not be touched after it returns.
 	Done(x *Exchange)
 }
