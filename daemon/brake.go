@@ -15,6 +15,7 @@ import (
 	"connectd/pkg/control"
 	"connectd/pkg/dns"
 	"connectd/pkg/lb"
+	"connectd/pkg/wholefile"
 )
 
 // brake takes connectd off the node by command or by the container instance's
@@ -51,20 +52,11 @@ func readBrake(stateDir string) (since time.Time, attribute bool, err error) {
 
 // writeBrake is synced: a machine that goes down must not come back on.
 func writeBrake(stateDir string, since time.Time, attribute bool) error {
-	next := brakePath(stateDir) + ".next"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
 	text := since.UTC().Format(time.RFC3339)
 	if attribute {
 		text += " " + byAttribute
 	}
-	_, err = fmt.Fprintln(f, text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next, brakePath(stateDir))
+	return wholefile.WriteSynced(brakePath(stateDir), []byte(text+"\n"))
 }
 
 // openBrake takes up what was said to an earlier daemon, which may have died

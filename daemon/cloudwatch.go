@@ -66,7 +66,7 @@ func (r *reading) snapshot() cloudwatch.Snapshot {
 		if t, ok := targetsBy[k.service]; ok {
 			total := r.called[k]
 			row := callsRow(t.service, fmt.Sprintf("connections of %d by %s", k.service, k.owner), &total.http, t.count)
-			row.Owner, row.Bytes = named(k.owner), total.bytes
+			row.Owner, row.Bytes = k.owner, total.bytes
 			out.Called = append(out.Called, row)
 		}
 	}
@@ -86,14 +86,10 @@ func (r *reading) addAccepted(out *cloudwatch.Snapshot) {
 		a := r.accepted[at]
 		out.Served = append(out.Served, cloudwatch.Served{
 			Key:           fmt.Sprintf("port %d:%d", at.Netns, at.Number),
-			DiscoveryName: s.Service.Name.DiscoveryName, Owner: named(owners[s.Endpoint.Task]),
+			DiscoveryName: s.Service.Name.DiscoveryName, Owner: owners[s.Endpoint.Task],
 			Active: a.Active, Connections: a.Accepted, Bytes: a.Sent + a.Received,
 		})
 	}
-}
-
-func named(o lb.Owner) cloudwatch.Owner {
-	return cloudwatch.Owner{Service: o.Service(), Cluster: o.Cluster()}
 }
 
 // addProxied adds the requests that the forwarder carried, for who served them
@@ -107,7 +103,7 @@ func (r *reading) addProxied(out *cloudwatch.Snapshot, s *plan.Service, targets 
 	for _, owner := range sorted(p.callers) {
 		h := p.callers[owner]
 		row := callsRow(s, fmt.Sprintf("tries of %d by %s", s.ID, owner), &h, targets)
-		row.Owner, row.Bytes = named(owner), h.Received+h.Sent
+		row.Owner, row.Bytes = owner, h.Received+h.Sent
 		out.Called = append(out.Called, row)
 	}
 }
@@ -122,7 +118,7 @@ func compareCalls(a, b ownedCall) int {
 }
 
 func requestsRow(s *plan.Service, key string, server lb.Owner, n uint64) cloudwatch.Served {
-	row := cloudwatch.Served{Key: key, DiscoveryName: s.Name.DiscoveryName, Owner: named(server), Requests: n}
+	row := cloudwatch.Served{Key: key, DiscoveryName: s.Name.DiscoveryName, Owner: server, Requests: n}
 	if s.HTTP != nil && s.HTTP.Protocol == lb.AppGRPC {
 		row.GRPCRequests = n
 	}

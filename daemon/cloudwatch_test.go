@@ -60,13 +60,13 @@ func TestCloudWatchSnapshot(t *testing.T) {
 	got := r.snapshot()
 	served := []cloudwatch.Served{
 		{
-			Key: "port 5:8080", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v2", Cluster: "shop"},
+			Key: "port 5:8080", DiscoveryName: "orders", Owner: lb.NewOwner("orders-v2", "shop"),
 			Active: 2, Connections: 9, Bytes: 1500,
 		},
 		{Key: "requests of 3 by ", DiscoveryName: "orders", Requests: 1, GRPCRequests: 1},
-		{Key: "requests of 3 by shop/orders-v1", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v1", Cluster: "shop"}, Requests: 2, GRPCRequests: 2},
-		{Key: "requests of 3 by shop/orders-v2", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v2", Cluster: "shop"}, Requests: 20, GRPCRequests: 20},
-		{Key: "requests 32 at 10.0.0.2:80", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "orders-v1", Cluster: "shop"}, Requests: 5, GRPCRequests: 5},
+		{Key: "requests of 3 by shop/orders-v1", DiscoveryName: "orders", Owner: lb.NewOwner("orders-v1", "shop"), Requests: 2, GRPCRequests: 2},
+		{Key: "requests of 3 by shop/orders-v2", DiscoveryName: "orders", Owner: lb.NewOwner("orders-v2", "shop"), Requests: 20, GRPCRequests: 20},
+		{Key: "requests 32 at 10.0.0.2:80", DiscoveryName: "orders", Owner: lb.NewOwner("orders-v1", "shop"), Requests: 5, GRPCRequests: 5},
 	}
 	if !slices.Equal(got.Served, served) {
 		t.Errorf("served %+v\nwant %+v", got.Served, served)
@@ -74,13 +74,13 @@ func TestCloudWatchSnapshot(t *testing.T) {
 	called := []cloudwatch.Called{
 		{Key: "tries of 3 by ", DiscoveryName: "orders", Targets: 1, Bytes: 5},
 		{
-			Key: "tries of 3 by shop/web", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "web", Cluster: "shop"},
+			Key: "tries of 3 by shop/web", DiscoveryName: "orders", Owner: lb.NewOwner("web", "shop"),
 			Targets: 1, Requests: 23, Codes: [4]uint64{10, 3, 4, 5}, Bytes: 77,
 			Time: cloudwatch.Histogram{Counts: []uint64{23}, SumMicroseconds: 99},
 		},
 		{Key: "connections of 3 by ", DiscoveryName: "orders", Targets: 1, Bytes: 8},
 		{
-			Key: "connections of 3 by shop/web", DiscoveryName: "orders", Owner: cloudwatch.Owner{Service: "web", Cluster: "shop"},
+			Key: "connections of 3 by shop/web", DiscoveryName: "orders", Owner: lb.NewOwner("web", "shop"),
 			Targets: 1, Requests: 5, Codes: [4]uint64{0: 4}, Bytes: 120, Time: cloudwatch.Histogram{Counts: []uint64{5}, SumMicroseconds: 50},
 		},
 	}

@@ -14,6 +14,7 @@ import (
 	"connectd/pkg/control"
 	"connectd/pkg/instance"
 	"connectd/pkg/settings"
+	"connectd/pkg/wholefile"
 )
 
 const (
@@ -77,11 +78,10 @@ func readZone(stateDir string) (zone, error) {
 }
 
 func writeZone(stateDir string, z zone) error {
-	path := zonePath(stateDir)
-	if err := os.WriteFile(path+".next", []byte(strings.TrimSpace(z.id+" "+z.name)+"\n"), 0o600); err != nil {
+	if err := wholefile.Write(zonePath(stateDir), []byte(strings.TrimSpace(z.id+" "+z.name)+"\n")); err != nil {
 		return fmt.Errorf("keep the zone: %w", err)
 	}
-	return os.Rename(path+".next", path)
+	return nil
 }
 
 // openInstance makes what asks the instance, and takes up the zone of the config

@@ -41,10 +41,13 @@ const struct http_stats no_http_stats; /* too much for the stack */
 
 MAP(http_strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
 
-/* Room for a head: the stack is too small, and kernels before 5.12 do not index
- * it by a variable. Longer heads than this are seldom in one segment; what is
- * behind it there is not looked at. */
+/* Room for a part of a head: the stack is too small, and kernels before 5.12 do
+ * not index it by a variable. */
 #define HEAD_BYTES 1024
+
+/* How many parts of a segment are looked at, in which the head's end, or a final
+ * status, may come. */
+#define READS 8
 union head {
 	__u8 bytes[HEAD_BYTES];
 	__u64 words[HEAD_BYTES / 8];

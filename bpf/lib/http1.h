@@ -9,20 +9,18 @@
 #include "firstline.h"
 #include "http.h"
 
-/* Loads the beginning of a payload, most bytes of it. Returns how much, 0 if it
+/* Loads the beginning of so many bytes, most of them. Returns how much, 0 if it
  * cannot be. */
-static __always_inline __u32 load(struct __sk_buff *skb, const struct segment *seg, union head *h, __u32 most)
+static __always_inline __u32 load(struct __sk_buff *skb, __u32 at, __u32 n, union head *h, __u32 most)
 {
-	__u32 n = seg->len;
-
 	if (n > most)
 		n = most;
-	/* A payload is never empty, which the verifier cannot know. */
+	/* There is always one, which the verifier cannot know. */
 	n = ((n - 1) & (HEAD_BYTES - 1)) + 1;
 	asm volatile("" : "+r"(n));
 	if (n < 1 || n > HEAD_BYTES)
 		return 0;
-	return bpf_skb_load_bytes(skb, seg->at, h->bytes, n) ? 0 : n;
+	return bpf_skb_load_bytes(skb, at, h->bytes, n) ? 0 : n;
 }
 
 /* A bit for each of eight bytes that is b, and maybe for bytes above one: the
@@ -65,20 +63,29 @@ static __always_inline void begin(struct exchange *x, const struct segment *seg)
 	x->status = 0;
 }
 
-/* Reads n bytes of what a client sends. Returns the state after them. */
-static __always_inline __u64 read_request(const union head *h, __u64 state, __u64 n)
+/* Reads the first HEAD_BYTES of rest bytes that a client sends. Returns the
+ * state after them. Not static: so it is verified once, and not for each part of
+ * a long head. */
+__noinline __u64 read_request(struct __sk_buff *skb, __u32 at, __u32 rest, __u64 state)
 {
+	__u32 zero = 0;
+	union head *h = bpf_map_lookup_elem(&heads_v1, &zero);
+	__u64 n;
+
+	if (!h)
+		return Q_NONE;
+	n = load(skb, at, rest, h, HEAD_BYTES);
 #pragma clang loop unroll(disable)
 	for (__u64 i = 0; i < HEAD_BYTES; i++) {
-		__u64 rest = n - i;
+		__u64 left = n - i;
 
 		/* Compared in place of n, of which the verifier would learn
 		 * something else by each way that leads here. */
-		asm volatile("" : "+r"(rest));
-		if (!rest || state >= Q_STOP)
+		asm volatile("" : "+r"(left));
+		if (!left || state >= Q_STOP)
 			break;
 		/* The greatest part of a head, eight times as fast. */
-		if (!(i & 7) && state == Q_HEAD && rest >= 8 && is_inside(h->words[i / 8])) {
+		if (!(i & 7) && state == Q_HEAD && left >= 8 && is_inside(h->words[i / 8])) {
 			i += 7;
 			continue;
 		}
@@ -91,14 +98,17 @@ static __always_inline __u64 read_request(const union head *h, __u64 state, __u6
  * first when it is sent first. */
 static __always_inline void sent(struct __sk_buff *skb, struct exchange *x, struct segment *seg)
 {
-	__u32 zero = 0, before = resume(x), state, n;
-	union head *h = bpf_map_lookup_elem(&heads_v1, &zero);
+	__u32 before = resume(x), off = 0;
+	__u64 state = before;
 
-	if (!h)
-		return;
-	n = load(skb, seg, h, HEAD_BYTES);
-	state = read_request(h, before, n);
-	if (n < seg->len && state < Q_STOP && state >= Q_BEGUN)
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < READS; i++) {
+		state = read_request(skb, seg->at + off, seg->len - off, state);
+		off += HEAD_BYTES;
+		if (state >= Q_STOP || off >= seg->len)
+			break;
+	}
+	if (off < seg->len && state < Q_STOP && state >= Q_BEGUN)
 		state = Q_BODY; /* where the head ends is not seen */
 	x->request = state;
 	if (before < Q_BEGUN && state >= Q_BEGUN && state != Q_NONE && state != Q_PREFACE)
@@ -111,17 +121,19 @@ static __always_inline void sent(struct __sk_buff *skb, struct exchange *x, stru
 	}
 }
 
-#define RESPONSE_BYTES 512 /* looked at in a segment: a status line is short, interim heads are seldom long */
+#define RESPONSE_BYTES 512 /* a status line is short, interim heads are seldom long */
+#define STATUS_SHIFT 8     /* of the status's digits, above the state */
 
-/* Something from the server, where the response begins or goes on. */
-static __always_inline void received(struct __sk_buff *skb, struct exchange *x, struct segment *seg)
+/* Reads the first RESPONSE_BYTES of rest bytes that a server sends, up to a final
+ * status. Returns the state and the digits after them. */
+__noinline __u64 read_response(struct __sk_buff *skb, __u32 at, __u32 rest, __u64 before)
 {
-	__u32 zero = 0, state = x->response, n;
+	__u32 zero = 0, state = before & 0xff, status = before >> STATUS_SHIFT, n;
 	union head *h = bpf_map_lookup_elem(&heads_v1, &zero);
 
 	if (!h)
-		return;
-	n = load(skb, seg, h, RESPONSE_BYTES);
+		return R_BAD;
+	n = load(skb, at, rest, h, RESPONSE_BYTES);
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < RESPONSE_BYTES; i++) {
 		__u8 b;
@@ -131,16 +143,34 @@ static __always_inline void received(struct __sk_buff *skb, struct exchange *x, 
 		b = h->bytes[i];
 		state = step(response_next, state, b);
 		if (state >= R_DIGIT2 && state <= R_END)
-			x->status = x->status * 10 + (b & 15);
+			status = status * 10 + (b & 15);
 		if (state == R_BAD)
 			break;
 		if (state != R_STATUS)
 			continue;
-		if (x->status / 100 != 1 || x->status == 101)
+		if (status / 100 != 1 || status == 101)
 			break;
-		x->status = 0; /* an interim answer: the final one follows its head */
+		status = 0; /* an interim answer: the final one follows its head */
 		state = R_HEAD;
 	}
+	return (__u64)status << STATUS_SHIFT | state;
+}
+
+/* Something from the server, where the response begins or goes on. */
+static __always_inline void received(struct __sk_buff *skb, struct exchange *x, struct segment *seg)
+{
+	__u64 read = (__u64)x->status << STATUS_SHIFT | x->response;
+	__u32 off = 0, state = R_START;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < READS; i++) {
+		read = read_response(skb, seg->at + off, seg->len - off, read);
+		state = read & 0xff;
+		off += RESPONSE_BYTES;
+		if (state == R_STATUS || state == R_BAD || off >= seg->len)
+			break;
+	}
+	x->status = read >> STATUS_SHIFT;
 	x->answer = seg->seq + seg->len; /* if it goes on, it does there */
 	x->response = state;
 	if (state == R_STATUS) {
@@ -149,6 +179,6 @@ static __always_inline void received(struct __sk_buff *skb, struct exchange *x, 
 			x->mode = HTTP_LEFT_OUT; /* another protocol from here on */
 		return;
 	}
-	if (state == R_BAD || n < seg->len)
+	if (state == R_BAD || off < seg->len)
 		leave_out(x); /* no HTTP, or pipelined in a way that was not seen */
 }

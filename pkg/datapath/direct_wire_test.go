@@ -44,11 +44,19 @@ func scripts(now func() []exchange) func(net.Listener) {
 		return nil
 	}
 	return func(l net.Listener) {
+		// A client's FIN is lost if its namespace goes first.
+		var open []net.Conn
+		defer func() {
+			for _, c := range open {
+				c.Close()
+			}
+		}()
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
+			open = append(open, c)
 			go func() {
 				defer c.Close()
 				for _, e := range now() {
@@ -146,7 +154,15 @@ func TestDirectWire(t *testing.T) {
 		{"heads over 1 KiB", []exchange{
 			{send: parts("GET / HTTP/1.1\r\nCookie: " + long + "\r\n\r\n"), answer: parts(okHead)},
 			{send: parts("GET /"+long, long+" HTTP/1.1\r\nHost: s\r\n\r\n"), answer: parts(okHead)}, ok,
-		}, [6]uint64{2: 3}, 0},
+			{send: parts("GET / HTTP/1.1\r\nCookie: " + strings.Repeat(long, 5) + "\r\n\r\n"), answer: parts(okHead)}, ok,
+		}, [6]uint64{2: 5}, 0},
+		{"pipelined behind a head over 1 KiB", []exchange{
+			{send: parts("GET / HTTP/1.1\r\nCookie: " + long + "\r\n\r\n" + getHead), answer: parts(okHead + okHead)}, ok,
+		}, [6]uint64{}, 1},
+		{"interim heads over 512 bytes", []exchange{
+			answers("HTTP/1.1 103 Early Hints\r\nLink: <" + long + ">\r\n\r\n" + okHead), ok,
+			answers("HTTP/1.1 103 Early Hints\r\nLink: <"+long, long+">\r\n\r\nHTTP/1.1 40", "4 Not Found\r\nContent-Length: 0\r\n\r\n"), ok,
+		}, [6]uint64{2: 3, 4: 1}, 0},
 		{"interim answers", []exchange{
 			answers("HTTP/1.1 100 Continue\r\n\r\n" + okHead),
 			answers("HTTP/1.1 100 Con", "tinue\r\n\r", "\nHTTP/1.1", " 404 Not Found\r\nContent-Length: 0\r\n\r\n"),

@@ -13,10 +13,11 @@ import (
 	"testing"
 )
 
-// HEAD_BYTES and RESPONSE_BYTES in bpf/lib: what is looked at in a segment.
+// READS times HEAD_BYTES and RESPONSE_BYTES in bpf/lib: what is looked at in a
+// segment.
 const (
-	headBytes     = 1024
-	responseBytes = 512
+	headBytes     = 8 * 1024
+	responseBytes = 8 * 512
 )
 
 // firstLines are the tables of bpf/lib/firstline.h, as the programs have them.

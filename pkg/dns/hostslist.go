@@ -9,6 +9,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"connectd/pkg/wholefile"
 )
 
 // hostsList is which hosts files may have a block of ours, on disk, so that
@@ -69,7 +71,7 @@ func (l *hostsList) save() error {
 	}
 	text, err := json.MarshalIndent(l.files(), "", "  ")
 	if err == nil {
-		err = replaceFile(l.path, text)
+		err = wholefile.Write(l.path, text)
 	}
 	l.changed = err != nil
 	return err

@@ -8,10 +8,10 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"connectd/pkg/plan"
+	"connectd/pkg/wholefile"
 )
 
 // ports remembers which port a task's sockets for a resolver had, by task
@@ -68,28 +68,9 @@ func (p *ports) save(tasks []*plan.Task, seats []*Seat) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(p.path, text); err != nil {
+	if err := wholefile.Write(p.path, text); err != nil {
 		return err
 	}
 	p.saved = next
 	return nil
-}
-
-// replaceFile writes a file that readers see whole, old or new.
-func replaceFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }

@@ -12,10 +12,10 @@ import (
 // one, and a client takes any number (RFC 9110 15.2). A body sent because of
 // 100 Continue is there to be repeated as long as it is kept.
 func (x *exchange) decide(f route.Failure) route.Verdict {
-	return route.Decide(x.route.HTTP.Retry, route.Try{
+	return x.route.State.Decide(x.route.HTTP.Retry, route.Try{
 		Failure: f, Idempotent: x.head.Method.Idempotent(), Replayable: x.replayable,
 		ResponseStarted: x.committed, Tries: x.tries, Pooled: x.pooled, Freed: x.freed,
-	}, &x.route.State.Budget, x.l.now)
+	}, x.l.now)
 }
 
 // again prepares the next try, which goes by the plan as it is by then: the
@@ -108,20 +108,25 @@ func (x *exchange) account(end ending) {
 func (x *exchange) log(took time.Duration, status int) {
 	e := &x.l.entry
 	*e = accesslog.Entry{
-		Start: time.Now().Add(-took), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
-		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries), Protocol: "HTTP/1.1",
+		Kind:  x.route.HTTP.Protocol, // another one's lines must not be in a service's log
+		Start: x.l.timeOfDay(x.start), Status: status, Received: x.body.bytes, Sent: x.reply.bytes, Duration: took,
+		UpstreamTime: -1, UpstreamHost: x.host, GRPCStatus: -1, Tries: int(x.tries),
 	}
-	if x.head.Minor == 0 {
-		e.Protocol = "HTTP/1.0"
-	}
-	if x.headAt != 0 {
+	if x.headAt != 0 && x.reason == "" { // a malformed one is no answer
 		e.UpstreamTime = time.Duration(x.headAt - x.tryBegan)
 	}
 	if x.head.Size > 0 {
 		h := &x.head
-		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Target.Of(x.req), h.Host.Of(x.req)
+		e.Protocol = "HTTP/1.1"
+		if h.Minor == 0 {
+			e.Protocol = "HTTP/1.0"
+		}
+		e.Method, e.Path, e.Authority = h.MethodName.Of(x.req), h.Path(x.req), h.Host.Of(x.req)
 		e.UserAgent, e.ForwardedFor, e.RequestID = h.UserAgent.Of(x.req), h.ForwardedFor.Of(x.req), h.RequestID.Of(x.req)
-		if len(e.RequestID) == 0 {
+		if !x.forwarded.Empty() {
+			e.ForwardedFor = x.forwarded.Of(x.out) // as it is when the line is written, by Envoy's rule
+		}
+		if len(e.RequestID) == 0 && x.id[0] != 0 {
 			e.RequestID = x.id[:]
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	reasonBadRequest   = h2.ReasonBadRequest
 	reasonHeadTooLarge = h2.ReasonHeadTooLarge
 	reasonSlow         = "slow_head"
+	reasonSlowBody     = "slow_body"
 	reasonNeedsHTTP2   = "needs_http2" // the service speaks HTTP/2 only
 	reasonNeedsHTTP1   = "needs_http1"
 	reasonBodyFraming  = "bad_body"
@@ -86,10 +87,7 @@ func (x *exchange) leaving() bool {
 }
 
 // failed answers when all tries have been used up.
-func (x *exchange) failed(f route.Failure, v route.Verdict) ending {
-	if v != route.NotRetriable {
-		x.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
-	}
+func (x *exchange) failed(f route.Failure) ending {
 	x.leave(f, false)
 	switch {
 	case f == route.ConnectFailed && x.ours:
@@ -123,6 +121,10 @@ func (x *exchange) stopped() ending {
 		if !x.committed {
 			x.leave(route.Reset, false)
 			return x.refuse(504, reasonTimeout)
+		}
+	case stopClient:
+		if !x.committed {
+			return x.refuse(408, reasonSlowBody)
 		}
 	case stopBad:
 		if !x.committed {

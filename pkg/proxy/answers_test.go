@@ -7,10 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	"connectd/pkg/lb"
 )
 
 // scripted serves each connection with what it sends once a whole head came.
@@ -48,7 +52,9 @@ func TestAnswers(t *testing.T) {
 		{"chunks", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", 200, "abc", ""},
 		{"interim first", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", ""},
 		{"no HTTP", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "SSH-2.0-x\r\n\r\n", 502, "", reasonMalformed},
-		{"two lengths", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 502, "", reasonMalformed},
+		{"two lengths", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", 502, "", reasonMalformed},
+		{"one length twice", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 200, "a", ""},
+		{"204 with chunks", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 204, "", ""},
 		{"another protocol that nobody asked for", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 502, "", reasonMalformed},
 		{"bad first chunk", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 502, "", reasonMalformed},
 	} {
@@ -198,5 +204,83 @@ func TestUpgrade(t *testing.T) {
 	c.Conn.(*net.TCPConn).CloseWrite()
 	if b, err := io.ReadAll(c.r); string(b) != "hellofirstsecond" || err != nil {
 		t.Errorf("got %q (%v)", b, err)
+	}
+}
+
+// The statuses of a response are the same for all protocols: 100 to 599
+// (RFC 9110 15).
+func TestStatusRange(t *testing.T) {
+	both(t, func(t *testing.T, protocol lb.AppProtocol) {
+		address := serveAs(t, protocol, func(w http.ResponseWriter, r *http.Request) {
+			status, _ := strconv.Atoi(r.URL.Path[1:])
+			w.WriteHeader(status)
+		})
+		w := newWorld(t, address)
+		w.change(func(h *lb.HTTP) { h.Protocol = protocol }, address)
+		c := w.speaks(protocol)
+		for status, want := range map[int]int{200: 200, 299: 299, 499: 499, 599: 599, 600: 502, 999: 502} {
+			r, err := c.Get(w.url(fmt.Sprint("/", status)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			if r.StatusCode != want {
+				t.Errorf("%d is answered as %d, want %d", status, r.StatusCode, want)
+			}
+		}
+	})
+}
+
+// Trailers arrive, of requests and of responses, however the message was cut
+// up and kept.
+func TestTrailers(t *testing.T) {
+	seen := make(chan string, 1)
+	address := raw(t, func(c net.Conn) {
+		br := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				seen <- err.Error()
+				return
+			}
+			seen <- fmt.Sprint(len(b), " ", r.Trailer)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, X-More\r\n\r\n3\r\nabc\r\n"+
+				"0\r\nX-Sum: 6\r\n")
+			if r.Header.Get("Slow") != "" {
+				c.(*net.TCPConn).SetNoDelay(true)
+				time.Sleep(5 * time.Millisecond) // so that it is likely to come in two
+			}
+			io.WriteString(c, "X-More: y\r\n\r\n")
+		}
+	})
+	w := newWorld(t, address)
+	c := w.dial()
+	head := "PUT / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: X-Check, X-Last\r\n"
+	for _, parts := range [][]string{
+		{"\r\n3\r\nabc\r\n0\r\nX-Check: ok\r\nX-Last: z\r\n\r\n"},
+		{"Slow: 1\r\n\r\n3\r\nabc\r\n", "0\r\nX-Check: ok\r\nX-", "Last: z\r\n\r\n"},
+		{"\r\n", "20000\r\n" + strings.Repeat("x", 0x20000), "\r\n0\r\nX-Check: ok\r\nX-Last: z\r\n\r\n"}, // more than is kept
+	} {
+		c.send(head)
+		size := 3
+		for i, part := range parts {
+			if i > 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+			c.send(part)
+			size = max(size, strings.Count(part, "x"))
+		}
+		r, body := c.response("PUT")
+		if got, want := <-seen, fmt.Sprint(size, " map[X-Check:[ok] X-Last:[z]]"); got != want {
+			t.Errorf("the endpoint got %s, want %s", got, want)
+		}
+		if got := fmt.Sprint(body, " ", r.Trailer); got != "abc map[X-More:[y] X-Sum:[6]]" {
+			t.Errorf("the client got %s", got)
+		}
 	}
 }

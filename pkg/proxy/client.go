@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"math"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"connectd/pkg/lb"
 	"connectd/pkg/proxy/http1"
@@ -25,15 +28,16 @@ type client struct {
 	gone      bool
 	lingering bool // answered, and waiting for the client to have read it
 	lingered  int  // bytes thrown away meanwhile
+	unread    int  // bytes that it had not acknowledged when that was looked at last
 }
 
 // event is called for what happens between requests and while a head comes in.
 func (c *client) event() {
 	switch {
-	case c.h2 != nil:
-		c.h2.event()
 	case c.lingering:
 		c.linger()
+	case c.h2 != nil:
+		c.h2.event()
 	case c.dead:
 		c.close()
 	case c.in:
@@ -77,8 +81,10 @@ func (c *client) receive() {
 // begins starts what the bytes at hand are the beginning of, if it is whole.
 func (c *client) begins() bool {
 	x := c.x
-	if x.first && c.speaksHTTP2() {
-		return true
+	if x.first {
+		if yes, maybe := c.speaksHTTP2(); yes || maybe {
+			return yes
+		}
 	}
 	size, next := http1.FindEnd(x.req, x.scanned)
 	if size == 0 {
@@ -108,20 +114,18 @@ func (c *client) rest() {
 
 // expired ends what has taken too long: a head, idleness, lingering.
 func (c *client) expired(*timer) {
-	if c.h2 != nil {
-		c.h2.shutdown()
-		c.h2.shutdown() // without waiting for its answer
-		c.h2.write()
-		c.h2.end(false)
-		return
-	}
-	if c.x != nil && len(c.x.req) > 0 && !c.lingering {
+	switch {
+	case c.lingering:
+		c.lingers()
+	case c.h2 != nil:
+		c.h2.idle()
+	case c.x != nil && len(c.x.req) > 0:
 		c.x.size = len(c.x.req)
 		c.x.slow = true
 		c.l.begin(c.x)
-		return
+	default:
+		c.close()
 	}
-	c.close()
 }
 
 // closeLingering ends a connection whose client may still be sending: were it
@@ -133,8 +137,20 @@ func (c *client) closeLingering() {
 	}
 	c.shutdown()
 	c.lingering = true
+	c.unread = math.MaxInt
 	c.l.arm(&c.timer, lingerTimeout, c)
 	c.linger()
+}
+
+// lingers goes on with it as long as the client gets on with reading.
+func (c *client) lingers() {
+	unread, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
+	if err != nil || unread == 0 || unread >= c.unread {
+		c.close()
+		return
+	}
+	c.unread = unread
+	c.l.arm(&c.timer, lingerTimeout, c)
 }
 
 func (c *client) linger() {
@@ -195,6 +211,8 @@ func (c *client) finish(end ending) {
 // cut ends the connection from outside of its request.
 func (c *client) cut() {
 	switch {
+	case c.lingering:
+		c.close()
 	case c.h2 != nil:
 		c.h2.cut()
 	case c.x != nil && c.x.co != nil:

@@ -29,8 +29,9 @@ type exchange struct {
 	// What the endpoint gets: the head rebuilt and, as long as it can be sent
 	// again, the body so far.
 	out        []byte
-	headLen    int // of the head in out
-	sent       int // of out, to the present endpoint
+	headLen    int        // of the head in out
+	forwarded  http1.Span // X-Forwarded-For in it
+	sent       int        // of out, to the present endpoint
 	replayable bool
 	grown      int // of the memory for replay in all, held by this one
 	up         *upstream
@@ -63,7 +64,8 @@ type exchange struct {
 	headAt   int64 // when the response head came
 
 	start    int64    // when the head was whole
-	id       [36]byte // request id, when the client gave none
+	fed      int64    // when something of the request came last
+	id       [36]byte // request id, when the client gave none; zero before prepare
 	deadline timer
 	phase    timer // connect, retry delay, idleness
 	stop     stop
@@ -77,8 +79,9 @@ type stop uint8
 const (
 	stopNone     stop = iota
 	stopGone          // the client's connection is dead
-	stopDeadline      // perRequestTimeout
-	stopPhase         // the present phase took too long
+	stopDeadline      // the endpoint took too long
+	stopClient        // the client took too long
+	stopPhase         // the present phase did
 	stopEndpoint      // connections to the endpoint are being ended
 	stopBad           // the client's body is not framed as it said
 	stopClosing       // the daemon or the task is going
@@ -148,7 +151,7 @@ func (x *exchange) reset() {
 	x.host = netip.AddrPort{}
 	x.route, x.task, x.endpoint, x.server = nil, nil, nil, nil
 	x.tries, x.informed, x.status, x.reason, x.stop = 0, 0, 0, "", stopNone
-	x.headAt = 0
+	x.headAt, x.id, x.forwarded = 0, [36]byte{}, http1.Span{}
 	clear(x.choice.Tried)
 	x.choice.Tried = x.choice.Tried[:0]
 }
@@ -225,7 +228,7 @@ func (x *exchange) next() bool {
 // serve answers one request.
 func (x *exchange) serve() ending {
 	l := x.l
-	x.start = l.now
+	x.start, x.fed = l.now, l.now
 	x.route = l.p.table.Route(x.c.vip)
 	x.task = l.p.table.Task(x.c.task)
 	if end, ok := x.read(); !ok {
@@ -242,9 +245,7 @@ func (x *exchange) serve() ending {
 		return x.refuse(505, reasonNeedsHTTP2)
 	}
 	x.choice.Task, x.choice.V6 = x.task, x.c.vip.Addr().Is6()
-	if d := x.route.HTTP.RequestTimeout; d > 0 && !x.head.Upgrade {
-		l.arm(&x.deadline, d, x)
-	}
+	x.watch()
 	if !x.prepare() {
 		return x.refuse(400, reasonBodyFraming)
 	}
@@ -275,7 +276,7 @@ func (x *exchange) forward() ending {
 			if answered {
 				return x.relay()
 			}
-			return x.failed(failure, verdict)
+			return x.failed(failure)
 		}
 		x.again(e, failure, verdict, answered)
 	}

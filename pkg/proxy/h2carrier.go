@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"connectd/pkg/lb"
 	"connectd/pkg/plan"
 	"connectd/pkg/proxy/accesslog"
 	"connectd/pkg/proxy/h2"
@@ -44,6 +45,9 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	c.timer.stop()
 	c.requests++
 	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	if q.route != nil && (q.route.Former || q.route.HTTP.Protocol == lb.AppHTTP) {
+		c.h2.shutdown() // what it connects to anew is not this
+	}
 	switch {
 	case q.route == nil:
 		x.Reason = reasonNoService
@@ -54,9 +58,7 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	}
 	q.choice = route.Choice{Task: q.task, V6: c.vip.Addr().Is6(), Rand: l.rand}
 	q.route.State.Budget.Deposit(q.route.HTTP.Retry, l.now)
-	if d := q.route.HTTP.RequestTimeout; d > 0 && !x.HasDeadline {
-		l.arm(&q.deadline, d, q)
-	}
+	q.watch()
 	var id [36]byte
 	l.newID(&id)
 	return h2.Origin{For: string(c.seat.source(q.route, q.choice.V6)), Proto: "http", RequestID: string(id[:])}, 0
@@ -132,29 +134,31 @@ func (l *loop) Judge(x *h2.Exchange, f h2.Failure) bool {
 		q.anew(e)
 		return true
 	}
-	v := route.Decide(q.route.HTTP.Retry, route.Try{
-		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(), Tries: q.tries, Pooled: q.pooled, Freed: q.freed,
-	}, &q.route.State.Budget, l.now)
+	v := q.route.State.Decide(q.route.HTTP.Retry, route.Try{
+		Failure: failure, Idempotent: http1.ParseMethod([]byte(x.Method)).Idempotent(), Replayable: x.Replayable(),
+		ResponseStarted: x.Answered(), Tries: q.tries, Pooled: q.pooled && q.died(failure), Freed: q.freed,
+	}, l.now)
 	if v == route.AgainFree {
 		q.freed = true
 		q.anew(e)
 		return true
 	}
 	status, grpc := f.Answer()
-	if status == 0 || v == route.Again {
-		q.leave(failure, status, grpc)
-	} // else the answer is passed on, and the try goes on until its end
-	switch v {
-	case route.Again:
-		q.retries++
-		q.choice.Tried = append(q.choice.Tried, e)
-		return true
-	case route.NotRetriable:
-	default:
-		q.route.State.Retries[route.RetryRefused+route.RetryOutcome(v)].Add(1)
+	if v != route.Again && status != 0 {
+		return false // the client gets this answer, and the try ends with it
 	}
-	return false
+	q.leave(failure, status, grpc)
+	if v != route.Again {
+		return false
+	}
+	q.retries++
+	q.choice.Tried = append(q.choice.Tried, e)
+	return true
 }
+
+// died says that a try failed with its connection, and not with its stream
+// alone: that one was reset by an endpoint that had seen the request.
+func (q *h2Request) died(f route.Failure) bool { return f != route.Reset || q.up == nil || q.up.over }
 
 // anew takes a try back: the endpoint did nothing wrong.
 func (q *h2Request) anew(e *route.Endpoint) {
@@ -242,14 +246,34 @@ func (l *loop) Done(x *h2.Exchange) {
 	}
 }
 
+// dialed is told that the connection stands for which the request waits.
+func (q *h2Request) dialed(u *h2Upstream) {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Connected(u.session)
+}
+
+// undialed is told that it does not.
+func (q *h2Request) undialed(why h2.Failure) {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.x.Failed(why)
+}
+
+// redial is told that the connection takes no more.
+func (q *h2Request) redial() {
+	defer q.c.h2.survive()
+	q.dialing = nil
+	q.moves++
+	q.elsewhere()
+}
+
 // expired of a request's timers.
 func (q *h2Request) expired(t *timer) {
+	defer q.c.h2.survive()
 	switch {
 	case t == &q.deadline:
-		if !q.x.Answered() {
-			q.leave(route.Reset, 0, -1)
-			q.x.Expire()
-		}
+		q.watch()
 	case t == &q.idle:
 		q.x.Cut()
 	case q.paused:
@@ -273,12 +297,15 @@ func (q *h2Request) log(took time.Duration) {
 	x := q.x
 	e := &q.l.entry
 	*e = accesslog.Entry{
-		Kind: q.route.HTTP.Protocol, Start: time.Now().Add(-took), Protocol: "HTTP/2", Status: x.Status,
+		Kind: q.route.HTTP.Protocol, Start: q.l.timeOfDay(q.start), Protocol: "HTTP/2", Status: x.Status,
 		Received: x.Received, Sent: x.Sent, Duration: took, UpstreamTime: -1,
 		GRPCStatus: x.GRPCStatus, Tries: int(q.tries), Method: []byte(x.Method),
 	}
 	if q.host != nil {
 		e.UpstreamHost = q.host.Address
+	}
+	if x.HeadAt != 0 {
+		e.UpstreamTime = time.Duration(x.HeadAt - q.tryBegan)
 	}
 	for _, h := range x.Request {
 		switch h.Name {
@@ -286,13 +313,22 @@ func (q *h2Request) log(took time.Duration) {
 			e.Path = []byte(h.Value)
 		case ":authority":
 			e.Authority = []byte(h.Value)
+		case "host":
+			first(&e.Authority, h.Value)
 		case "user-agent":
-			e.UserAgent = []byte(h.Value)
+			first(&e.UserAgent, h.Value)
 		case "x-forwarded-for":
-			e.ForwardedFor = []byte(h.Value)
+			e.ForwardedFor = []byte(h.Value) // the last, which is the one continued
 		case "x-request-id":
-			e.RequestID = []byte(h.Value)
+			first(&e.RequestID, h.Value)
 		}
 	}
 	q.l.p.params.Access.Log(q.route.HTTP.AccessLog, e)
+}
+
+// first is what counts of a field that came more than once, as in HTTP/1.
+func first(to *[]byte, value string) {
+	if len(*to) == 0 {
+		*to = []byte(value)
+	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"runtime/debug"
 	"time"
 
 	"connectd/pkg/proxy/h2"
@@ -16,11 +17,12 @@ type h2Conn struct {
 	over    bool
 }
 
-// h2Owner is told of the end of its connection.
+// h2Owner is told what becomes of its connection.
 type h2Owner interface {
-	ended()
-	// moved follows whatever was read or written: a stream may have ended.
-	moved()
+	fed()    // something was read
+	moved()  // something was read or written: a stream may have ended
+	ended()  // it is closed
+	parted() // all is said, and the socket is the owner's to close
 }
 
 func (l *loop) newH2(s *sock, cfg h2.Config, owner h2Owner) *h2Conn {
@@ -65,6 +67,7 @@ func (c *h2Conn) event() {
 // read feeds the session, a turn of bytes at most; first is what was read
 // before there was a session.
 func (c *h2Conn) read(first []byte) {
+	defer c.survive()
 	if len(first) > 0 && !c.feed(first) {
 		return
 	}
@@ -96,14 +99,20 @@ func (c *h2Conn) feed(p []byte) bool {
 	if err := c.session.Feed(p, c.l.wall()); err != nil {
 		c.l.p.refused(reasonH2)
 		c.write() // the GOAWAY that says why
-		c.end(false)
+		c.part()
 		return false
 	}
-	c.owner.moved()
+	if !c.over {
+		c.owner.fed()
+	}
+	if !c.over {
+		c.owner.moved()
+	}
 	return !c.over
 }
 
 func (c *h2Conn) write() {
+	defer c.survive()
 	if c.over {
 		return
 	}
@@ -124,8 +133,8 @@ func (c *h2Conn) write() {
 	}
 	switch {
 	case c.over:
-	case c.session.Closing() && c.session.Streams() == 0 && len(c.session.Output()) == 0:
-		c.end(false)
+	case c.session.Finished() && len(c.session.Output()) == 0:
+		c.part()
 	case blocked && c.s.in && !c.session.Blocked():
 		c.l.later(c)
 	}
@@ -145,8 +154,44 @@ func (c *h2Conn) end(reset bool) {
 	} else {
 		c.l.drop(c.s)
 	}
-	c.session.Close()
+	c.close()
 	c.owner.ended()
+}
+
+// part ends the session after its last word, which the peer is yet to read.
+func (c *h2Conn) part() {
+	if c.over {
+		return
+	}
+	c.over = true
+	c.close()
+	c.owner.parted()
+}
+
+// survive is deferred by what handles a connection: HTTP/2 does not run in
+// coroutines, which recover by themselves. A panic costs the connection, not the
+// node's traffic.
+func (c *h2Conn) survive() {
+	if r := recover(); r != nil {
+		c.l.tellPanic(r, debug.Stack())
+		c.end(true)
+	}
+}
+
+// close tells every request of the end, also behind one that panics over it.
+func (c *h2Conn) close() {
+	for n := c.session.Streams(); !c.closes() && n > 0; n-- {
+	}
+}
+
+func (c *h2Conn) closes() (done bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.l.tellPanic(r, debug.Stack())
+		}
+	}()
+	c.session.Close()
+	return true
 }
 
 // later reads on when the others of the loop have had their turn.

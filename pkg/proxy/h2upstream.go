@@ -101,8 +101,7 @@ func (u *h2Upstream) moved() {
 		q := u.waiting[0]
 		u.waiting[0] = nil
 		u.waiting = u.waiting[1:]
-		q.dialing = nil
-		q.x.Connected(u.session)
+		q.dialed(u)
 	}
 	if len(u.waiting) == 0 || !u.session.Greeted() && !u.session.Closing() {
 		return
@@ -110,15 +109,14 @@ func (u *h2Upstream) moved() {
 	waiting := u.waiting
 	u.waiting = nil
 	for _, q := range waiting {
-		q.dialing = nil
 		switch {
+		case q.dialing != u: // it has gone meanwhile
 		case u.session.Closing():
-			q.x.Failed(h2.Unsent)
+			q.undialed(h2.Unsent)
 		case u.session.Limit() == 0 || q.moves == maxMoves:
-			q.x.Failed(h2.RefusedStream)
+			q.undialed(h2.RefusedStream)
 		default:
-			q.moves++
-			q.elsewhere()
+			q.redial()
 		}
 	}
 }
@@ -169,8 +167,9 @@ func (u *h2Upstream) ended() {
 	waiting := u.waiting
 	u.waiting = nil
 	for _, q := range waiting {
-		q.dialing = nil
-		q.x.Failed(why)
+		if q.dialing == u {
+			q.undialed(why)
+		}
 	}
 }
 
@@ -180,6 +179,14 @@ func (u *h2Upstream) forget(q *h2Request) {
 		u.waiting = slices.Delete(u.waiting, i, i+1)
 	}
 }
+
+func (u *h2Upstream) parted() {
+	u.l.drop(&u.sock)
+	u.ended()
+}
+
+// fed is nothing to do: requests have timeouts of their own.
+func (u *h2Upstream) fed() {}
 
 // released is told that a request has left the connection.
 func (u *h2Upstream) released() {

@@ -74,6 +74,7 @@ func (p *Proxy) newLoop() (*loop, error) {
 	l.h2pool, l.h2pools = h2.NewPool(), make(map[poolKey][]*h2Upstream)
 	l.h2pool.Beside(&l.holding)
 	l.h2 = h2.NewForwarder(l.h2pool, l, l.speak)
+	l.h2.Now = func() int64 { return l.now }
 	l.timers = timers{fd: -1, lists: make(map[time.Duration]*timer)}
 	if err := l.open(); err != nil {
 		l.release()
@@ -202,11 +203,22 @@ func (l *loop) receive() {
 
 // panicked logs what a request died of and closes its connections.
 func (l *loop) panicked(j job, reason any, stack []byte) {
-	l.p.params.Log.Error("a request made the forwarder panic", "panic", reason, "stack", string(stack))
+	l.tellPanic(reason, stack)
 	if x, ok := j.(*exchange); ok {
 		x.abandon()
 	}
 }
 
+func (l *loop) tellPanic(reason any, stack []byte) {
+	l.p.params.Log.Error("a request made the forwarder panic", "panic", reason, "stack", string(stack))
+}
+
 // clock is now, for what is measured; l.now is when the turn began.
 func (l *loop) clock() int64 { return int64(time.Since(l.epoch)) }
+
+// timeOfDay is when the loop's clock was at, by the clock on the wall as that
+// is set now.
+func (l *loop) timeOfDay(at int64) time.Time {
+	now := time.Now()
+	return now.Add(time.Duration(at) - now.Sub(l.epoch))
+}

@@ -39,6 +39,7 @@ const (
 	silentAfter       = 3 * time.Second / 2 // without any acknowledgement a request goes elsewhere, if it may
 	sameEndpointDelay = 25 * time.Millisecond
 	lingerTimeout     = time.Second
+	farewellTimeout   = time.Second // in which an HTTP/2 client reads that it is to go
 	lingerBytes       = 64 << 10
 	poolIdle          = 4 * time.Second  // less than servers keep an idle connection, most of them
 	freshIdle         = time.Second      // the same for a request that cannot be sent twice

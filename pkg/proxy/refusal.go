@@ -10,7 +10,7 @@ const (
 
 var refusalReasons = [...]string{
 	reasonNoService, reasonOutOfScope, reasonNoEndpoint, reasonConnect, reasonReset, reasonMalformed, reasonTimeout,
-	reasonBadRequest, reasonHeadTooLarge, reasonSlow, reasonNeedsHTTP2, reasonNeedsHTTP1, reasonBodyFraming,
+	reasonBadRequest, reasonHeadTooLarge, reasonSlow, reasonSlowBody, reasonNeedsHTTP2, reasonNeedsHTTP1, reasonBodyFraming,
 	reasonNotAdmitted, reasonNoDescriptor, reasonH2,
 }
 

@@ -71,6 +71,8 @@ func (x *exchange) commit() bool {
 	switch h.ResponseBody(x.head.Method) {
 	case http1.NoBody:
 		x.reply.done = true
+		// A body that a 204 announces may come all the same.
+		x.stale = h.Status == 204 && (h.Chunked || h.ContentLength > 0)
 	case http1.Length:
 		x.reply.left = h.ContentLength
 		x.reply.done = h.ContentLength == 0

@@ -32,7 +32,7 @@ func (x *exchange) prepare() (ok bool) {
 		x.out = x.l.free.get(smallBuffer)
 	}
 	x.out = h.AppendRequest(x.out[:0], x.req[:x.size], &edit)
-	x.headLen = len(x.out)
+	x.headLen, x.forwarded = len(x.out), edit.Forwarded
 	x.replayable = true
 
 	x.body = flow{from: &x.c.sock, framing: byLength}

@@ -158,7 +158,11 @@ func (x *exchange) push(u *upstream) flowResult {
 	if x.body.finished() {
 		return moved
 	}
+	before := x.body.bytes
 	res := x.feed()
+	if x.body.bytes != before {
+		x.fed = x.l.now
+	}
 	if res == flowStuck {
 		return moved
 	}

@@ -98,7 +98,7 @@ func (x *exchange) armIdle() {
 // expired is called by the loop for the two timers of a request.
 func (x *exchange) expired(t *timer) {
 	if t == &x.deadline {
-		x.halt(stopDeadline)
+		x.watch()
 	} else {
 		x.halt(stopPhase)
 	}

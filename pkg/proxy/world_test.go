@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type world struct {
 	vip  netip.AddrPort
 	seat *Seat
 
+	stranger atomic.Bool // the kernel knows of nobody who connected
+
 	mu      sync.Mutex
 	task    *plan.Task
 	spec    lb.Service
@@ -46,7 +49,7 @@ type kernel struct{ w *world }
 
 func (k kernel) Beat() {}
 func (k kernel) Caller(_, _ netip.AddrPort) (lb.TaskID, bool) {
-	return 1, true
+	return 1, !k.w.stranger.Load()
 }
 func (k kernel) Away() error {
 	k.w.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectd/pkg/task/docker"
+	"connectd/pkg/wholefile"
 )
 
 // containers are what Docker says runs. Until it has answered they are what an
@@ -56,10 +57,7 @@ func (n *Node) remember(list []docker.Container) {
 		return
 	}
 	if err == nil {
-		err = os.WriteFile(n.Memory+".next", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(n.Memory+".next", n.Memory)
+		err = wholefile.Write(n.Memory, text)
 	}
 	if err != nil {
 		n.Log.Warn("remember containers for the next start", "error", err)

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// legTurns short loads of each way, one after another, make the legs of a pair.
+const legTurns = 3
+
 // leg is one measured load.
 type leg struct {
 	took time.Duration // of all requests
@@ -28,10 +31,9 @@ var workloads = []workload{
 
 const loadClients = 8
 
-// measureHTTP compares a server by its VIP with the same server directly. A
-// round is direct, VIP, direct, in an order that rotates, so that whatever
-// drifts hits all three alike; the two direct ones against each other are the
-// noise.
+// measureHTTP compares a server by its VIP with the same server directly. A turn
+// is direct, VIP, direct, in an order that rotates, so that whatever drifts hits
+// all three alike; the two direct ones against each other are the noise.
 func measureHTTP(ctx context.Context, r *rig, s scale) ([]row, error) {
 	vip, err := r.node.vip(ctx, "http")
 	if err != nil {
@@ -48,21 +50,23 @@ func measureHTTP(ctx context.Context, r *rig, s scale) ([]row, error) {
 		var rate, same, cpu, cpuSame, each []float64
 		for round := range s.httpPairs {
 			var legs [3]leg
-			for i := range legs {
-				at := (i + round) % 3
+			for i := range legTurns * len(legs) {
+				at := (i + i/len(legs) + round) % len(legs)
 				if err := ctx.Err(); err != nil {
 					return rows, err
 				}
-				if legs[at], err = measureLeg(r, w, targets[at], requests); err != nil {
+				one, err := measureLeg(r, w, targets[at], requests)
+				if err != nil {
 					return rows, fmt.Errorf("%s: %w", w.name, err)
 				}
+				legs[at].took, legs[at].cpu = legs[at].took+one.took, legs[at].cpu+one.cpu
 			}
 			direct, byVIP, again := legs[0], legs[1], legs[2]
 			rate = append(rate, direct.took.Seconds()/byVIP.took.Seconds())
 			same = append(same, direct.took.Seconds()/again.took.Seconds())
 			cpu = append(cpu, byVIP.cpu.Seconds()/direct.cpu.Seconds())
 			cpuSame = append(cpuSame, again.cpu.Seconds()/direct.cpu.Seconds())
-			each = append(each, float64(direct.cpu.Nanoseconds())/float64(requests)/1e3)
+			each = append(each, float64(direct.cpu.Nanoseconds())/float64(legTurns*requests)/1e3)
 		}
 		rows = append(rows,
 			newRow(w.name+": requests/s by VIP / direct", "", atLeast(0.97), rate),

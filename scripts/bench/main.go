@@ -41,11 +41,11 @@ type scale struct {
 
 var (
 	full = scale{
-		hookRounds: 20, services: 10_000, starts: 10, changes: 40, rest: 30 * time.Second, httpPairs: 120, leg: 150 * time.Millisecond,
+		hookRounds: 20, services: 10_000, starts: 10, changes: 40, rest: 30 * time.Second, httpPairs: 120, leg: 50 * time.Millisecond,
 		directPairs: 60, rounds: 20, hammer: 300 * time.Millisecond, held: 8000, settle: 2 * time.Second, allocations: 3, allocation: 4 * time.Second,
 	}
 	quick = scale{
-		hookRounds: 2, services: 10_000, starts: 1, changes: 6, rest: time.Second, httpPairs: 4, leg: 100 * time.Millisecond,
+		hookRounds: 2, services: 10_000, starts: 1, changes: 6, rest: time.Second, httpPairs: 4, leg: 50 * time.Millisecond,
 		directPairs: 2, rounds: 2, hammer: 100 * time.Millisecond, held: 500, settle: 200 * time.Millisecond, allocations: 1, allocation: 100 * time.Millisecond,
 	}
 )

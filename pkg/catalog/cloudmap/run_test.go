@@ -10,6 +10,7 @@ import (
 
 	"connectd/pkg/lb"
 	"connectd/pkg/testutil/aws"
+	"connectd/pkg/wholefile"
 )
 
 // TestRun: three nodes with their goroutines and timers, on synctest's clock.
@@ -119,7 +120,7 @@ func TestStateFile(t *testing.T) {
 	w := newWorld(t, -1)
 	for _, text := range []string{"", "{", `{"Version":99}`, `{"Version":1,"Publications":[null]}`, `{"Version":1,"Spaces":{"prod":{"Services":{"BAD":{}}}}}`} {
 		dir := t.TempDir()
-		if err := replaceFile(dir+"/"+stateFile, []byte(text)); err != nil {
+		if err := wholefile.Write(dir+"/"+stateFile, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		n := w.node("i-a", func(p *Params) { p.StateDir = dir })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectd/pkg/lb"
+	"connectd/pkg/wholefile"
 )
 
 const (
@@ -164,7 +165,7 @@ func (s *Source) save(now bool) {
 	data, err := json.Marshal(s.saved())
 	s.mu.Unlock()
 	if err == nil {
-		err = replaceFile(path, data)
+		err = wholefile.Write(path, data)
 	}
 	if err != nil {
 		s.log.Error("save what is known of Cloud Map", "path", path, "error", err)
@@ -207,13 +208,4 @@ func (o *origin) saved() *savedOrigin {
 		return nil
 	}
 	return &savedOrigin{Revision: o.revision, Loaded: o.loaded, List: o.list}
-}
-
-// replaceFile writes a file so that a crash leaves the old one or the new one.
-func replaceFile(path string, data []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

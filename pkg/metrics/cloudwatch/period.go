@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"connectd/pkg/lb"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 )
@@ -14,7 +16,7 @@ import (
 type series struct {
 	metric metric
 	name   string
-	owner  Owner
+	owner  lb.Owner
 }
 
 // total is what one period adds up to.
@@ -33,11 +35,11 @@ type period struct {
 }
 
 // each calls add for the two series of a metric that a row counts for.
-func (p *period) each(m metric, name string, owner Owner, add func(*total)) {
+func (p *period) each(m metric, name string, owner lb.Owner, add func(*total)) {
 	if !p.selection.has(m) {
 		return
 	}
-	for _, o := range [...]Owner{{}, owner} {
+	for _, o := range [...]lb.Owner{{}, owner} {
 		s := series{m, name, o}
 		t := p.totals[s]
 		if t == nil {
@@ -45,63 +47,59 @@ func (p *period) each(m metric, name string, owner Owner, add func(*total)) {
 			p.totals[s] = t
 		}
 		add(t)
-		if owner == (Owner{}) {
+		if owner == (lb.Owner{}) {
 			return
 		}
 	}
 }
 
-func (p *period) add(m metric, name string, owner Owner, n uint64) {
+func (p *period) add(m metric, name string, owner lb.Owner, n uint64) {
 	if n > 0 {
 		p.each(m, name, owner, func(t *total) { t.value += float64(n) })
 	}
 }
 
-// check says whether a row's names can be dimensions, and returns its owner as
-// dimensions name it.
-func (p *period) check(name string, owner Owner) (Owner, bool) {
-	owner = owner.named()
-	ok := validDimension(name) && (owner == Owner{} || validDimension(owner.Service) && validDimension(owner.Cluster))
+// check says whether a row's names can be dimensions.
+func (p *period) check(name string, owner lb.Owner) bool {
+	ok := validDimension(name) && (owner == lb.Owner{} || validDimension(owner.Service()) && validDimension(owner.Cluster()))
 	if !ok {
 		p.invalid++
 	}
-	return owner, ok
+	return ok
 }
 
 func (p *period) served(l *ledger, r *Served, at time.Time) {
-	owner, ok := p.check(r.DiscoveryName, r.Owner)
-	if !ok {
+	if !p.check(r.DiscoveryName, r.Owner) {
 		return
 	}
 	now := r.counts()
 	d := l.grown(rowKey{served, r.Key, r.DiscoveryName}, now, len(now)-1, at)
-	p.add(activeConnectionCount, r.DiscoveryName, owner, r.Active)
+	p.add(activeConnectionCount, r.DiscoveryName, r.Owner, r.Active)
 	for i, m := range [...]metric{newConnectionCount, requestCount, grpcRequestCount, clientTLSErrors, processedBytes} {
-		p.add(m, r.DiscoveryName, owner, d[i])
+		p.add(m, r.DiscoveryName, r.Owner, d[i])
 	}
 }
 
 func (p *period) called(l *ledger, r *Called, buckets int, at time.Time) {
-	owner, ok := p.check(r.DiscoveryName, r.Owner)
-	if !ok {
+	if !p.check(r.DiscoveryName, r.Owner) {
 		return
 	}
 	now := r.counts(buckets)
 	d := l.grown(rowKey{called, r.Key, r.DiscoveryName}, now, len(now)-1, at)
 	requests, d := d[0], d[1:]
 	for i, m := range [...]metric{targetTLSErrors, target2XX, target3XX, target4XX, target5XX} {
-		p.add(m, r.DiscoveryName, owner, d[i])
+		p.add(m, r.DiscoveryName, r.Owner, d[i])
 	}
 	times, micros, bytes := d[5:5+buckets], d[5+buckets], d[6+buckets]
-	p.add(targetProcessedBytes, r.DiscoveryName, owner, bytes)
+	p.add(targetProcessedBytes, r.DiscoveryName, r.Owner, bytes)
 	if requests > 0 && r.Targets > 0 {
-		p.each(requestCountPerTarget, r.DiscoveryName, owner, func(t *total) {
+		p.each(requestCountPerTarget, r.DiscoveryName, r.Owner, func(t *total) {
 			t.value += float64(requests)
 			t.targets = max(t.targets, r.Targets) // all callers see the same ones
 		})
 	}
 	if slices.ContainsFunc(times, func(n uint64) bool { return n > 0 }) {
-		p.each(targetResponseTime, r.DiscoveryName, owner, func(t *total) { t.observe(times, micros) })
+		p.each(targetResponseTime, r.DiscoveryName, r.Owner, func(t *total) { t.observe(times, micros) })
 	}
 }
 
@@ -123,7 +121,7 @@ func (p *period) data(bounds []float64, at time.Time) []types.MetricDatum {
 	}
 	slices.SortFunc(order, func(a, b series) int {
 		return cmp.Or(cmp.Compare(a.metric, b.metric), cmp.Compare(a.name, b.name),
-			cmp.Compare(a.owner.Cluster, b.owner.Cluster), cmp.Compare(a.owner.Service, b.owner.Service))
+			cmp.Compare(a.owner.Cluster(), b.owner.Cluster()), cmp.Compare(a.owner.Service(), b.owner.Service()))
 	})
 	var out []types.MetricDatum
 	for _, s := range order {
@@ -161,10 +159,10 @@ func (s series) dimensions() []types.Dimension {
 		name = "TargetDiscoveryName"
 	}
 	out := []types.Dimension{{Name: &name, Value: &s.name}}
-	if s.owner != (Owner{}) {
+	if s.owner != (lb.Owner{}) {
 		out = append(out,
-			types.Dimension{Name: aws.String("ServiceName"), Value: &s.owner.Service},
-			types.Dimension{Name: aws.String("ClusterName"), Value: &s.owner.Cluster})
+			types.Dimension{Name: aws.String("ServiceName"), Value: aws.String(s.owner.Service())},
+			types.Dimension{Name: aws.String("ClusterName"), Value: aws.String(s.owner.Cluster())})
 	}
 	return out
 }

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectd/pkg/lb"
+
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 )
 
@@ -207,7 +209,7 @@ func TestInvalidNames(t *testing.T) {
 		for _, name := range []string{"ok", "", " ", ":x", "ü", "a\n", strings.Repeat("x", maxDimension+1)} {
 			w.snapshot.Served = append(w.snapshot.Served, Served{DiscoveryName: name, Connections: 1})
 		}
-		w.snapshot.Called = []Called{{DiscoveryName: "ok", Owner: Owner{"ü", "c"}, Requests: 1, Targets: 1}}
+		w.snapshot.Called = []Called{{DiscoveryName: "ok", Owner: lb.NewOwner("ü", "c"), Requests: 1, Targets: 1}}
 		w.minutes(1)
 		expect(t, "sent", data(w.api.take()), "NewConnectionCount{DiscoveryName=ok} 1 Count")
 		if s := w.Stats(); s.Invalid != 7 {

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"connectd/pkg/lb"
 	"connectd/pkg/testutil"
 )
 
@@ -25,8 +26,8 @@ func TestMain(m *testing.M) { os.Exit(testutil.Main(m)) }
 
 var (
 	bounds = []float64{0.001, 0.002, 0.004}
-	server = Owner{Service: "orders-v2", Cluster: "arn:aws:ecs:us-east-1:123456789012:cluster/shop"}
-	caller = Owner{Service: "web", Cluster: "shop"}
+	server = lb.NewOwner("orders-v2", "shop")
+	caller = lb.NewOwner("web", "shop")
 )
 
 // everything is a snapshot in which all has been counted n times.

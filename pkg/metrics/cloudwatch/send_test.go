@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectd/pkg/lb"
+
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 )
@@ -139,7 +141,7 @@ func TestBatches(t *testing.T) {
 		}
 		for i := range 600 {
 			w.snapshot.Called = append(w.snapshot.Called, Called{
-				DiscoveryName: fmt.Sprint("s", i), Owner: Owner{long, fmt.Sprint(i, long)[:maxDimension]}, Bytes: 1,
+				DiscoveryName: fmt.Sprint("s", i), Owner: lb.NewOwner(long, fmt.Sprint(i, long)[:maxDimension]), Bytes: 1,
 			})
 		}
 		w.minutes(1)

@@ -6,7 +6,7 @@
 // what it drops.
 package cloudwatch
 
-import "strings"
+import "connectd/pkg/lb"
 
 // Snapshot is one reading of everything. Its rows are counted since some moment
 // in the past, each by itself: a Publisher sees that a row began anew by a
@@ -14,25 +14,6 @@ import "strings"
 type Snapshot struct {
 	Served []Served
 	Called []Called
-}
-
-// Owner is the ECS service that a task belongs to. Without both names data go
-// out under the discovery name alone.
-type Owner struct {
-	Service string
-	Cluster string // name or ARN
-}
-
-// named returns the owner as dimensions name it; the zero Owner if one of the
-// names is missing.
-func (o Owner) named() Owner {
-	if strings.HasPrefix(o.Cluster, "arn:") {
-		o.Cluster = o.Cluster[strings.LastIndexByte(o.Cluster, '/')+1:]
-	}
-	if o.Service == "" || o.Cluster == "" {
-		return Owner{}
-	}
-	return o
 }
 
 // Served counts what tasks that serve a discovery name got. Rows of one name
@@ -44,7 +25,7 @@ type Served struct {
 	// themselves never share one, or a sum that falls looks like a restart.
 	Key           string
 	DiscoveryName string
-	Owner         Owner // of the server; what a row grows by is its present owner's
+	Owner         lb.Owner // of the server; what a row grows by is its present owner's
 
 	Active       uint64 // connections open now
 	Connections  uint64 // accepted
@@ -56,9 +37,9 @@ type Served struct {
 
 // Called counts what tasks of this node did with a discovery name.
 type Called struct {
-	Key           string // as Served.Key
-	DiscoveryName string // of the target
-	Owner         Owner  // of the caller
+	Key           string   // as Served.Key
+	DiscoveryName string   // of the target
+	Owner         lb.Owner // of the caller
 
 	Targets   uint64    // endpoints that take new requests now; 0 leaves RequestCountPerTarget out
 	Requests  uint64    // with and without a response

@@ -60,7 +60,9 @@ const (
 // Requests taken back. A client that cancels makes work upstream that nobody
 // waits for (CVE-2023-44487, rapid reset), and so does one that makes us reset
 // (CVE-2025-8671). Clients with a deadline of their own cancel in bursts as
-// wide as what they have in flight.
+// wide as what they have in flight; those that hedge cancel what came second
+// for as long as they run, so an answer that a client takes whole pays for
+// earnedAnswer of them. Who takes nothing runs out.
 var resetBudget = budget{burst: 1000, perSecond: 200}
 
 // Frames that carry nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown
@@ -73,6 +75,7 @@ var chatterBudget = budget{burst: 10_000, perSecond: 500}
 const (
 	earnedRequest = 8
 	earnedData    = 4
+	earnedAnswer  = 2
 )
 
 // budget is a token bucket's size.

@@ -130,6 +130,6 @@ func (s *Session) remoteEnds(st *Stream) {
 	st.remoteEnd = true
 	st.account()
 	if st.localEnd {
-		s.retire(st)
+		s.complete(st)
 	}
 }

@@ -28,6 +28,9 @@ type Exchange struct {
 	HasDeadline bool
 	// Tries is how often Dial was called.
 	Tries int
+	// Fed is when something of the request came last, HeadAt when the final
+	// response's head did, by Forwarder.Now; 0: none has.
+	Fed, HeadAt int64
 	// Received and Sent are the bytes of bodies from and to the client.
 	Received, Sent int64
 	// Reason is why the forwarder answered itself, "" if it did not. A carrier
@@ -72,6 +75,12 @@ func (x *Exchange) Endpoint() *Stream { return x.up }
 // the idle timeout counts.
 func (x *Exchange) Answered() bool { return x.heard || x.own }
 
+// AwaitsClient reports that the endpoint has been given all that came of the
+// request, whose end has not come.
+func (x *Exchange) AwaitsClient() bool {
+	return !x.req.end && x.up != nil && x.req.sent == len(x.req.buf)
+}
+
 // Replayable reports that another try could be given the whole request.
 func (x *Exchange) Replayable() bool { return !x.Answered() && !x.req.lost }
 
@@ -82,6 +91,7 @@ func (f *Forwarder) begin(st *Stream, fields []hpack.HeaderField, end bool) {
 	x.req.end, x.req.keep = end, true
 	x.Request = append(x.Request, fields...)
 	x.note(fields)
+	x.Fed = f.now()
 	from, refuse := f.carrier.Request(x)
 	if refuse == 0 && x.Method == "CONNECT" {
 		refuse = 405 // tunnels are not ours

@@ -18,6 +18,7 @@ func (x *Exchange) active() {
 func (x *Exchange) requestData(p []byte, end bool) {
 	r := &x.req
 	x.Received += int64(len(p))
+	x.Fed = x.f.now()
 	x.active()
 	if x.own || x.up != nil && x.up.Gone() {
 		x.down.Release(len(p)) // nobody wants it
@@ -97,6 +98,7 @@ func (x *Exchange) dropRequest() {
 // requestTrailers takes the request's end.
 func (x *Exchange) requestTrailers(fields []hpack.HeaderField) {
 	r := &x.req
+	x.Fed = x.f.now()
 	r.end = true
 	if x.own || x.up != nil && x.up.Gone() {
 		x.settle()
@@ -166,6 +168,7 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 	}
 	x.Status, x.GRPCStatus = status, grpc
 	x.heard = true
+	x.HeadAt = x.f.now()
 	x.active()
 	x.forget()
 	x.res.end, x.res.finished = end, end

@@ -77,14 +77,14 @@ func checkRequest(fields []hpack.HeaderField) (length int64, ok bool) {
 	return checkFields(fields[n:], authority, true)
 }
 
-// checkResponse reports whether fields make a response's head. 101 does not:
-// HTTP/2 has no Upgrade.
+// checkResponse reports whether fields make a response's head, of 100 to 599 as
+// in HTTP/1. 101 does not: HTTP/2 has no Upgrade.
 func checkResponse(fields []hpack.HeaderField) (status int, length int64, ok bool) {
 	if len(fields) == 0 || fields[0].Name != ":status" || len(fields[0].Value) != 3 {
 		return 0, 0, false
 	}
 	status, err := strconv.Atoi(fields[0].Value)
-	if err != nil || status < 100 || status > 999 || status == 101 {
+	if err != nil || status < 100 || status > 599 || status == 101 {
 		return 0, 0, false
 	}
 	length, ok = checkFields(fields[1:], "", false)

@@ -26,6 +26,7 @@ func TestFloods(t *testing.T) {
 			p.headers(id, true, get...)
 			p.fr.WriteRSTStream(id, http2.ErrCodeCancel)
 		}, true, 1001},
+		{"rapid reset behind some answers", nil, func(p *peer, i int) { p.hedge(uint32(8*i+1), 3) }, true, 1001},
 		{"made to reset", nil, func(p *peer, i int) {
 			id := uint32(2*i + 1)
 			p.headers(id, false, get...)
@@ -97,6 +98,10 @@ func TestNotFloods(t *testing.T) {
 			p.fr.WriteRSTStream(id, http2.ErrCodeCancel)
 			p.now = p.now.Add(time.Second / 150)
 		}},
+		{"hedges at 1,000 a second", func(p *peer, i int) {
+			p.hedge(uint32(6*i+1), 2)
+			p.now = p.now.Add(time.Millisecond)
+		}},
 		{"a request, a PING, SETTINGS, and five window updates", func(p *peer, i int) {
 			id := uint32(2*i + 1)
 			p.headers(id, true, get...)
@@ -123,6 +128,22 @@ func TestNotFloods(t *testing.T) {
 				p.rec.log = p.rec.log[:0]
 			}
 		})
+	}
+}
+
+// hedge makes a request that is answered, after so many that it takes back.
+func (p *peer) hedge(id uint32, more int) {
+	for range more {
+		p.headers(id, true, get...)
+		p.fr.WriteRSTStream(id, http2.ErrCodeCancel)
+		id += 2
+	}
+	p.headers(id, true, get...)
+	p.say()
+	if st := p.rec.streams[id]; st != nil {
+		st.Headers(ok200, true)
+		st.Close(http2.ErrCodeNo)
+		delete(p.rec.streams, id)
 	}
 }
 

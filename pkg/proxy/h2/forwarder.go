@@ -70,6 +70,8 @@ const (
 type Forwarder struct {
 	// OnFlush is Handler.Flush.
 	OnFlush func(s *Session)
+	// Now is the carrier's clock, for the times of an Exchange; nil leaves them 0.
+	Now func() int64
 
 	carrier Carrier
 	pool    *Pool
@@ -85,6 +87,13 @@ const maxFreeExchanges = 128
 // sessions.
 func NewForwarder(pool *Pool, c Carrier, flush func(*Session)) *Forwarder {
 	return &Forwarder{OnFlush: flush, carrier: c, pool: pool}
+}
+
+func (f *Forwarder) now() int64 {
+	if f.Now == nil {
+		return 0
+	}
+	return f.Now()
 }
 
 // Flush implements Handler.

@@ -23,6 +23,9 @@ func TestShutdown(t *testing.T) {
 	if got := strings.Join(p.heard(), "; "); got != "goaway 2147483647 NO_ERROR; ping ack=false" {
 		t.Errorf("said %q", got)
 	}
+	if !p.sess.Closing() || p.sess.Finished() {
+		t.Error("nothing more is awaited of a client that has not read it")
+	}
 	p.headers(3, true, get...) // sent before the client read it
 	p.fr.WritePing(true, drainPing)
 	p.headers(5, true, get...) // a client that does not care
@@ -42,7 +45,7 @@ func TestShutdown(t *testing.T) {
 		st.Headers(ok200, true)
 		st.Close(http2.ErrCodeNo)
 	}
-	if p.rec.streams[5] != nil || !p.sess.Closing() || p.sess.Streams() != 0 {
+	if p.rec.streams[5] != nil || !p.sess.Finished() || p.sess.Streams() != 0 {
 		t.Errorf("streams %v", p.rec.streams)
 	}
 	if got := p.heard(); len(got) != 2 {
@@ -154,6 +157,9 @@ func TestResponses(t *testing.T) {
 		{"body first", "GET", func(p *peer) { p.fr.WriteData(1, true, []byte("x")) }, "reset 1 PROTOCOL_ERROR local"},
 		{"no status", "GET", func(p *peer) { p.headers(1, true, "a b") }, "reset 1 PROTOCOL_ERROR local"},
 		{"two of them", "GET", func(p *peer) { p.headers(1, true, ":status 200", ":status 200") }, "reset 1 PROTOCOL_ERROR local"},
+		{"599", "GET", func(p *peer) { p.headers(1, true, ":status 599") }, "head 1 1 fields end=true"},
+		{"600", "GET", func(p *peer) { p.headers(1, true, ":status 600") }, "reset 1 PROTOCOL_ERROR local"},
+		{"099", "GET", func(p *peer) { p.headers(1, true, ":status 099") }, "reset 1 PROTOCOL_ERROR local"},
 		{"101", "GET", func(p *peer) { p.headers(1, false, ":status 101") }, "reset 1 PROTOCOL_ERROR local"},
 		{"100 at the end", "GET", func(p *peer) { p.headers(1, true, ":status 100") }, "reset 1 PROTOCOL_ERROR local"},
 		{"connection field", "GET", func(p *peer) { p.headers(1, true, ":status 200", "connection close") }, "reset 1 PROTOCOL_ERROR local"},

@@ -8,6 +8,7 @@ import (
 // block is a header block whose frames are arriving.
 type block struct {
 	id     uint32 // 0: none
+	number uint64 // of its first frame
 	end    bool   // END_STREAM
 	itself bool   // its priority depends on itself
 	frames int
@@ -17,6 +18,7 @@ type block struct {
 func (s *Session) headers(f *http2.HeadersFrame) error {
 	b := block{
 		id:     f.StreamID,
+		number: s.frames,
 		end:    f.StreamEnded(),
 		itself: f.HasPriority() && f.Priority.StreamDep == f.StreamID,
 	}

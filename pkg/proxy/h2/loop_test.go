@@ -133,7 +133,7 @@ func (l *loop) flush() {
 		if out := c.sess.Output(); len(out) > 0 {
 			c.writing = len(out)
 			c.writes <- append([]byte(nil), out...)
-		} else if c.sess.Closing() && c.sess.Streams() == 0 {
+		} else if c.sess.Finished() {
 			c.end()
 		}
 	}

@@ -23,6 +23,7 @@ type Session struct {
 	closed  bool
 
 	in     []byte // a frame, or the preface, that is not whole yet
+	frames uint64 // that were whole
 	body   body   // the DATA frame whose payload is arriving
 	block  block  // the header block whose frames are arriving
 	list   uint32 // bytes of the field list being decoded, as RFC 9113 6.5.2 counts
@@ -198,6 +199,7 @@ func (s *Session) frameLen(h []byte) (int, error) {
 
 // take handles a frame cut by next.
 func (s *Session) take(frame []byte) error {
+	s.frames++
 	kind := http2.FrameType(frame[3])
 	if !s.hello && (kind != http2.FrameSettings || http2.Flags(frame[4]).Has(http2.FlagSettingsAck)) {
 		return fail(http2.ErrCodeProtocol, "first frame is not SETTINGS")
@@ -277,9 +279,9 @@ func (s *Session) fail(err *ConnectionError) {
 
 // Close says that the connection is over, by whichever side: every stream that
 // is open is reported as Lost, and nothing happens any more. The owner calls
-// it once, whatever was the reason.
+// it once, whatever was the reason, and again when a report panicked.
 func (s *Session) Close() {
-	if s.closed {
+	if s.closed && len(s.streams) == 0 {
 		return
 	}
 	s.closed = true
@@ -292,13 +294,50 @@ func (s *Session) Close() {
 	s.out, s.outSent, s.in, s.block.p = nil, 0, nil, nil
 }
 
+// Unfinished is a number for what the peer has begun and not finished, a header
+// block, a frame that is not DATA or, until its SETTINGS, the connection; 0 is
+// nothing. Who takes too long over one
+// is to be told so by TooSlow.
+func (s *Session) Unfinished() uint64 {
+	switch {
+	case s.block.id != 0:
+		return s.block.number
+	case len(s.in) > 0 || !s.hello:
+		return s.frames + 1
+	}
+	return 0
+}
+
+// TooSlow ends the session as an error in what the peer sent does, but for the
+// return from Feed.
+func (s *Session) TooSlow() {
+	if !s.mute() {
+		s.fail(&ConnectionError{Code: http2.ErrCodeEnhanceYourCalm, Reason: "frame or header block takes too long"})
+	}
+}
+
 // Streams is how many are open.
 func (s *Session) Streams() int { return len(s.streams) }
 
 // Closing reports that no stream can be opened here any more, on either side's
-// word. Once Streams is 0 and Output is written, the owner closes.
+// word. A client may still open some until it has read the last GOAWAY.
 func (s *Session) Closing() bool {
 	return s.away || s.err != nil || s.closed || s.drain > 0 || s.nextID > maxWindow
+}
+
+// Finished reports that nothing comes any more that was not to be lost: once
+// Output is written, the owner closes. After Shutdown a client's requests are
+// under way to us until the GOAWAY that counts them.
+func (s *Session) Finished() bool {
+	switch {
+	case s.err != nil || s.closed:
+		return true
+	case len(s.streams) > 0:
+		return false
+	case s.cfg.Server:
+		return s.away || s.drain == drainFinal
+	}
+	return s.Closing()
 }
 
 // Room is how many more streams Open would open.

@@ -158,7 +158,7 @@ func (st *Stream) ended() {
 	st.localEnd, st.short = true, false
 	st.s.waiting.remove(st)
 	if st.remoteEnd {
-		st.s.retire(st)
+		st.s.complete(st)
 	}
 }
 
@@ -209,6 +209,12 @@ func (st *Stream) Close(code http2.ErrCode) {
 	st.held = 0
 	st.account()
 	s.pool.putStream(st)
+}
+
+// complete retires a stream of which both sides have come to their end.
+func (s *Session) complete(st *Stream) {
+	s.resetTokens.earn(earnedAnswer)
+	s.retire(st)
 }
 
 // retire takes a stream off the connection. Its owner's Close is still due.

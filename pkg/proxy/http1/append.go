@@ -7,6 +7,10 @@ type RequestEdit struct {
 	ForwardedFor []byte // added at the end of X-Forwarded-For
 	RequestID    []byte // X-Request-Id where there is none; nil adds none
 	Authority    []byte // Host for an HTTP/1.0 request without one
+
+	// Forwarded is set by AppendRequest: the last X-Forwarded-For of what it
+	// appended to, as the endpoint sees it.
+	Forwarded Span
 }
 
 // AppendRequest appends the head that an endpoint gets: HTTP/1.1 in origin
@@ -14,14 +18,7 @@ type RequestEdit struct {
 func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 	dst = append(dst, m.MethodName.Of(buf)...)
 	dst = append(dst, ' ')
-	path := m.path.Of(buf)
-	switch {
-	case len(path) == 0 && m.Method == Options:
-		dst = append(dst, '*') // RFC 9112 3.2.4
-	case len(path) == 0 || path[0] == '?':
-		dst = append(dst, '/')
-	}
-	dst = append(dst, path...)
+	dst = append(dst, m.Path(buf)...)
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	hostLine := m.hasHost && m.Target == m.path
 	if !hostLine {
@@ -32,13 +29,15 @@ func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 		dst = line1(dst, "host: ", authority)
 	}
 	dst = m.appendFields(dst, buf, !hostLine)
-	if m.ForwardedFor.Empty() {
-		dst = line1(dst, "x-forwarded-for: ", e.ForwardedFor)
-	} else {
-		dst = append(dst, "x-forwarded-for: "...)
+	dst = append(dst, "x-forwarded-for: "...)
+	forwarded := len(dst)
+	if !m.ForwardedFor.Empty() {
 		dst = append(dst, m.ForwardedFor.Of(buf)...)
-		dst = line1(dst, ", ", e.ForwardedFor)
+		dst = append(dst, ", "...)
 	}
+	dst = append(dst, e.ForwardedFor...)
+	e.Forwarded = span(forwarded, len(dst))
+	dst = append(dst, "\r\n"...)
 	if !m.hasProto {
 		dst = append(dst, "x-forwarded-proto: http\r\n"...)
 	}
@@ -50,6 +49,20 @@ func (m *Message) AppendRequest(dst, buf []byte, e *RequestEdit) []byte {
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
 	return append(dst, "\r\n"...)
+}
+
+// Path is the request target in origin form, with its query.
+func (m *Message) Path(buf []byte) []byte {
+	path := m.path.Of(buf)
+	switch {
+	case len(path) == 0 && m.Method == Options:
+		return []byte("*") // RFC 9112 3.2.4
+	case len(path) == 0:
+		return []byte("/")
+	case path[0] == '?':
+		return append([]byte("/"), path...)
+	}
+	return path
 }
 
 // ResponseEdit is what a forwarder says about its own connection.
@@ -67,15 +80,23 @@ func (m *Message) AppendResponse(dst, buf []byte, e *ResponseEdit) []byte {
 	dst = append(dst, m.reason.Of(buf)...)
 	dst = append(dst, "\r\n"...)
 	dst = m.appendFields(dst, buf, false)
+	offers := m.Status == 426 && m.upgrades // to what, it must say (RFC 9110 15.5.22)
 	switch {
-	case m.Upgrade:
-		dst = m.appendHop(dst, buf, true, false)
+	case m.Upgrade || offers && !e.Close && !e.KeepAlive:
+		dst = append(dst, "connection: upgrade\r\n"...)
+	case e.Close && offers:
+		dst = append(dst, "connection: close, upgrade\r\n"...)
+	case offers:
+		dst = append(dst, "connection: keep-alive, upgrade\r\n"...)
 	case e.Close:
 		dst = append(dst, "connection: close\r\n"...)
 	case e.KeepAlive:
 		dst = append(dst, "connection: keep-alive\r\n"...)
 	}
-	if m.Chunked && !e.Dechunk {
+	if m.Upgrade || offers {
+		dst = m.appendUpgrade(dst, buf)
+	}
+	if m.Chunked && !e.Dechunk && !m.bare() {
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
 	}
 	return append(dst, "\r\n"...)
@@ -120,9 +141,13 @@ func (m *Message) appendHop(dst, buf []byte, up, trailers bool) []byte {
 	if trailers {
 		dst = append(dst, "te: trailers\r\n"...)
 	}
-	if !up {
-		return dst
+	if up {
+		dst = m.appendUpgrade(dst, buf)
 	}
+	return dst
+}
+
+func (m *Message) appendUpgrade(dst, buf []byte) []byte {
 	for i := range m.fields {
 		if f := &m.fields[i]; f.known == upgrade {
 			dst = line1(dst, "upgrade: ", f.value.Of(buf))

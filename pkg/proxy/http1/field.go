@@ -49,6 +49,12 @@ func recognise(name []byte) known {
 func (m *Message) understand(f *field, value []byte) *Error {
 	switch f.known {
 	case contentLength:
+		if m.Status > 0 && m.ContentLength >= 0 {
+			// A response's may be said twice (RFC 9110 8.6), and is passed on once.
+			f.hop = true
+			return m.sameLength(value)
+		}
+		f.hop = m.bare()
 		return m.takeLength(value)
 	case transferEncoding:
 		f.hop = true
@@ -60,9 +66,10 @@ func (m *Message) understand(f *field, value []byte) *Error {
 		return m.takeConnection(value)
 	case upgrade:
 		f.hop = true
-		// To HTTP/2 nobody upgrades here: requests would pass unseen.
-		m.upgrades = !m.h2c && !equalFold(value, "h2c")
-		m.h2c = !m.upgrades
+		eachElement(value, func(e []byte) {
+			m.upgrades = true
+			m.h2c = m.h2c || isHTTP(e)
+		})
 	case keepAlive, proxyConnection:
 		f.hop = true
 	case te:
@@ -83,6 +90,15 @@ func (m *Message) understand(f *field, value []byte) *Error {
 		m.hasProto = true
 	}
 	return nil
+}
+
+// isHTTP says that an element of Upgrade, a name and perhaps a version, is a
+// version of HTTP.
+func isHTTP(e []byte) bool {
+	if i := bytes.IndexByte(e, '/'); i >= 0 {
+		e = trim(e[:i])
+	}
+	return equalFold(e, "h2c") || equalFold(e, "h2") || equalFold(e, "http")
 }
 
 func first(s *Span, v Span) {
@@ -107,6 +123,18 @@ func (m *Message) takeLength(value []byte) *Error {
 		n = n*10 + int64(b-'0')
 	}
 	m.ContentLength = n
+	return nil
+}
+
+func (m *Message) sameLength(value []byte) *Error {
+	was := m.ContentLength
+	m.ContentLength = -1
+	if err := m.takeLength(value); err != nil {
+		return err
+	}
+	if m.ContentLength != was {
+		return errTwoLengths
+	}
 	return nil
 }
 
@@ -219,7 +247,9 @@ func (m *Message) checkRequest(buf []byte) *Error {
 	if m.Minor > 0 && !m.hasHost {
 		return errNoHost
 	}
-	m.Upgrade = m.asksUp && m.upgrades && m.Minor > 0
+	// To HTTP/2 nobody upgrades here: requests would pass unseen. Of several
+	// protocols the endpoint might choose that one.
+	m.Upgrade = m.asksUp && m.upgrades && !m.h2c && m.Minor > 0
 	if m.Upgrade && m.RequestBody() != NoBody {
 		return errUpgradeBody // where would the other protocol begin?
 	}

@@ -94,7 +94,7 @@ type field struct {
 type Message struct {
 	Method     Method
 	MethodName Span
-	Target     Span  // of a request as it came, for the log
+	Target     Span  // of a request as it came
 	Host       Span  // from the target if that is absolute, or else the Host field
 	Minor      uint8 // HTTP/1.Minor: 0, or 1 for all later
 	Status     int   // of a response
@@ -115,8 +115,8 @@ type Message struct {
 	trailersOK bool // TE: trailers
 	hasHost    bool
 	hasProto   bool
-	upgrades   bool // an Upgrade field
-	h2c        bool // to HTTP/2
+	upgrades   bool // Upgrade names a protocol
+	h2c        bool // and one is HTTP/2
 	asksUp     bool // Connection: upgrade
 	encoded    bool // a Transfer-Encoding field
 }
@@ -158,6 +158,12 @@ func (m *Message) reset() {
 // Interim says whether a response is one before the final one. 101 is final:
 // what follows it is another protocol.
 func (m *Message) Interim() bool { return m.Status < 200 && m.Status != 101 }
+
+// bare says that a response has no body and must not speak of one (RFC 9110
+// 8.6, RFC 9112 6.1).
+func (m *Message) bare() bool {
+	return m.Status == 204 || m.Status > 0 && m.Status < 200
+}
 
 // Framing is how a body is delimited.
 type Framing uint8

@@ -117,6 +117,15 @@ func TestAppendRequest(t *testing.T) {
 			"GET / HTTP/1.1\r\nHost: a\r\n" + added + "connection: upgrade\r\nupgrade: websocket\r\n"},
 		{"upgrade to HTTP/2", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
 			"GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2, or else another", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2 first", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c ,websocket\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2 of a version", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c/1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2 by its full name", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: HTTP/2.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2 in another line", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to HTTP/2 with a body", "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c, x\r\nContent-Length: 3\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n" + added},
+		{"upgrade to nothing", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: ,\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{"upgrade to several", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2cx/1\r\nUpgrade: y\r\n\r\n",
+			"GET / HTTP/1.1\r\nHost: a\r\n" + added + "connection: upgrade\r\nupgrade: websocket, h2cx/1\r\nupgrade: y\r\n"},
 		{"chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTrailer: x\r\n\r\n",
 			"POST / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\n" + added + "transfer-encoding: chunked\r\n"},
 		{"forwarded before", "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: own\r\n\r\n",
@@ -150,7 +159,13 @@ func TestResponse(t *testing.T) {
 		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Get, Chunks, true},
 		{"HTTP/1.0 with chunks", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Get, 0, false},
 		{"both", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Get, 0, false},
-		{"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Get, 0, false},
+		{"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", Get, 0, false},
+		{"no length first", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 4\r\n\r\n", Get, 0, false},
+		{"the same length twice", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Get, Length, true},
+		{"the same length in other digits", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 03\r\n\r\n", Get, 0, false},
+		{"the same length in a list", "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\n", Get, 0, false},
+		{"a length twice, and chunks", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Get, 0, false},
+		{"status 599", "HTTP/1.1 599 OK\r\nContent-Length: 3\r\n\r\n", Get, Length, true},
 		{"status of four digits", "HTTP/1.1 2000 OK\r\n\r\n", Get, 0, false},
 		{"status 600", "HTTP/1.1 600 OK\r\n\r\n", Get, 0, false},
 		{"status 099", "HTTP/1.1 099 OK\r\n\r\n", Get, 0, false},
@@ -187,6 +202,43 @@ func TestAppendResponse(t *testing.T) {
 		want := "HTTP/1.1 200 Fine\r\nServer: s\r\nContent-Length: 3\r\n" + tc.want + "\r\n"
 		if got := string(m.AppendResponse(nil, head, &tc.edit)); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// What the rules for a status say of fields.
+func TestAppendResponseByStatus(t *testing.T) {
+	for _, tc := range []struct {
+		name, head string
+		edit       ResponseEdit
+		want       string
+	}{
+		{"426", "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: TLS/1.0, x\r\nContent-Length: 0\r\n\r\n", ResponseEdit{},
+			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nconnection: upgrade\r\nupgrade: TLS/1.0, x\r\n"},
+		{"426, the last", "HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nUpgrade: y\r\nContent-Length: 0\r\n\r\n", ResponseEdit{Close: true},
+			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nconnection: close, upgrade\r\nupgrade: x\r\nupgrade: y\r\n"},
+		{"426 to HTTP/1.0", "HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n", ResponseEdit{KeepAlive: true},
+			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nconnection: keep-alive, upgrade\r\nupgrade: x\r\n"},
+		{"426 that does not say to what", "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n", ResponseEdit{},
+			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n"},
+		{"426 in chunks", "HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseEdit{},
+			"HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: x\r\ntransfer-encoding: chunked\r\n"},
+		{"an offer with another status", "HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", ResponseEdit{},
+			"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"},
+		{"204 in chunks", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseEdit{}, "HTTP/1.1 204 No Content\r\n"},
+		{"204 with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX: y\r\n\r\n", ResponseEdit{}, "HTTP/1.1 204 No Content\r\nX: y\r\n"},
+		{"103 in chunks", "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseEdit{}, "HTTP/1.1 103 Early Hints\r\n"},
+		{"304 in chunks", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", ResponseEdit{}, "HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n"},
+		{"304 with a length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", ResponseEdit{}, "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n"},
+		{"the same length twice", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\nContent-Length: 3\r\n\r\n", ResponseEdit{}, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n"},
+	} {
+		var m Message
+		if err := m.ParseResponse([]byte(tc.head)); err != nil {
+			t.Errorf("%s: %s", tc.name, err)
+			continue
+		}
+		if got := string(m.AppendResponse(nil, []byte(tc.head), &tc.edit)); got != tc.want+"\r\n" {
+			t.Errorf("%s: got\n%q\nwant\n%q", tc.name, got, tc.want+"\r\n")
 		}
 	}
 }

@@ -97,6 +97,16 @@ const (
 	retryOutcomes = RetryRefused + RetryOutcome(verdicts)
 )
 
+// Decide says what is to follow a failed try of the service's, and counts the
+// request if it should have been tried again and is not.
+func (s *Service) Decide(r lb.Retry, t Try, now int64) Verdict {
+	v := Decide(r, t, &s.Budget, now)
+	if v > NotRetriable {
+		s.Retries[RetryRefused+RetryOutcome(v)].Add(1)
+	}
+	return v
+}
+
 // Retried counts a request that was tried again.
 func (s *Service) Retried(well bool) {
 	if well {
