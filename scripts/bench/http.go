@@ -32,8 +32,9 @@ var workloads = []workload{
 const loadClients = 8
 
 // measureHTTP compares a server by its VIP with the same server directly. A turn
-// is direct, VIP, direct, in an order that rotates, so that whatever drifts hits
-// all three alike; the two direct ones against each other are the noise.
+// is direct, VIP, direct, in an order that rotates and turns round: whatever
+// drifts, and what one leaves to the next, hits all three alike. The two direct
+// ones against each other are the noise.
 func measureHTTP(ctx context.Context, r *rig, s scale) ([]row, error) {
 	vip, err := r.node.vip(ctx, "http")
 	if err != nil {
@@ -51,7 +52,11 @@ func measureHTTP(ctx context.Context, r *rig, s scale) ([]row, error) {
 		for round := range s.httpPairs {
 			var legs [3]leg
 			for i := range legTurns * len(legs) {
-				at := (i + i/len(legs) + round) % len(legs)
+				turn, at := i/len(legs), i%len(legs)
+				if (turn+round)%2 == 1 {
+					at = len(legs) - 1 - at
+				}
+				at = (at + round) % len(legs)
 				if err := ctx.Err(); err != nil {
 					return rows, err
 				}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 )
 
@@ -52,17 +53,10 @@ func (st *stage) idleBytes(ctx context.Context, c *contender, front int, s scale
 		_, err := st.client.do(order{Hold: &h})
 		return err
 	}
-	memory := func() (float64, error) {
-		if err := pause(ctx, s.settle); err != nil {
-			return 0, err
-		}
-		now, err := anonymous(c.pids[0])
-		return float64(now), err
-	}
 	if err := holding(s.held / 2); err != nil {
 		return 0, err
 	}
-	before, err := memory()
+	before, err := settled(ctx, c.pids[0], s)
 	if err != nil {
 		return 0, err
 	}
@@ -72,11 +66,33 @@ func (st *stage) idleBytes(ctx context.Context, c *contender, front int, s scale
 	if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.pids[0])); err != nil || len(fds) < s.held {
 		return 0, fmt.Errorf("hold connections: %d descriptors for %d (%w)", len(fds), s.held, err)
 	}
-	after, err := memory()
+	after, err := settled(ctx, c.pids[0], s)
 	if err != nil {
 		return 0, err
 	}
 	return (after - before) / float64(s.held-s.held/2), holding(0)
+}
+
+// settled is a process's anonymous memory, bytes, once it stays as it is: Go gives
+// back in the background what a start, or a load, has left. It is what there is
+// by then if that takes too long.
+func settled(ctx context.Context, pid int, s scale) (float64, error) {
+	const still, tries = 64 * kib, 10
+	var last float64
+	for range tries {
+		if err := pause(ctx, s.settle); err != nil {
+			return 0, err
+		}
+		now, err := anonymous(pid)
+		if err != nil {
+			return 0, err
+		}
+		was := last
+		if last = float64(now); math.Abs(last-was) < still {
+			break
+		}
+	}
+	return last, nil
 }
 
 // allocations counts objects that the daemon allocates for a request over a

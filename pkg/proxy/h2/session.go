@@ -296,8 +296,7 @@ func (s *Session) Close() {
 
 // Unfinished is a number for what the peer has begun and not finished, a header
 // block, a frame that is not DATA or, until its SETTINGS, the connection; 0 is
-// nothing. Who takes too long over one
-// is to be told so by TooSlow.
+// nothing. Who takes too long over one is to be told so by TooSlow.
 func (s *Session) Unfinished() uint64 {
 	switch {
 	case s.block.id != 0:
