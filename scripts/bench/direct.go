@@ -17,9 +17,6 @@ const (
 // of one without HTTP, with the same server directly. The load costs so little
 // itself that what the hooks cost shows more than with an ordinary client.
 func measureDirect(ctx context.Context, st *stage, s scale) ([]row, error) {
-	way := func(name, address string) *contender {
-		return &contender{name: name, front: map[int]string{frontHTTP: address}}
-	}
 	plain, again := way("direct", st.directHTTP), way("direct again", st.directHTTP)
 	read, vip := way("mode: direct", st.directVIP), way("TCP service", st.plainVIP)
 	var rows []row

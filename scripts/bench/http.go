@@ -7,14 +7,8 @@ import (
 	"time"
 )
 
-// legTurns short loads of each way, one after another, make the legs of a pair.
-const legTurns = 3
-
-// leg is one measured load.
-type leg struct {
-	took time.Duration // of all requests
-	cpu  time.Duration // of client and server together
-}
+// httpTurns short loads of each way, one after another, make a pair.
+const httpTurns = 3
 
 // workload is a kind of HTTP traffic.
 type workload struct {
@@ -31,54 +25,35 @@ var workloads = []workload{
 
 const loadClients = 8
 
-// measureHTTP compares a server by its VIP with the same server directly. A turn
-// is direct, VIP, direct, in an order that rotates and turns round: whatever
-// drifts, and what one leaves to the next, hits all three alike. The two direct
-// ones against each other are the noise.
+// measureHTTP compares a server by its VIP with the same server directly, and
+// the latter with itself, which is the noise.
 func measureHTTP(ctx context.Context, r *rig, s scale) ([]row, error) {
 	vip, err := r.node.vip(ctx, "http")
 	if err != nil {
 		return nil, err
 	}
 	server := fmt.Sprintf("%s:%d", serverAddress, httpPort)
-	targets := [3]string{server, netip.AddrPortFrom(vip, 80).String(), server}
+	direct, again := way("direct", server), way("direct again", server)
+	byVIP := way("by VIP", netip.AddrPortFrom(vip, 80).String())
 	var rows []row
 	for _, w := range workloads {
 		requests, err := calibrate(r.client, w, server, s.leg)
 		if err != nil {
 			return rows, err
 		}
-		var rate, same, cpu, cpuSame, each []float64
-		for round := range s.httpPairs {
-			var legs [3]leg
-			for i := range legTurns * len(legs) {
-				turn, at := i/len(legs), i%len(legs)
-				if (turn+round)%2 == 1 {
-					at = len(legs) - 1 - at
-				}
-				at = (at + round) % len(legs)
-				if err := ctx.Err(); err != nil {
-					return rows, err
-				}
-				one, err := measureLeg(r, w, targets[at], requests)
-				if err != nil {
-					return rows, fmt.Errorf("%s: %w", w.name, err)
-				}
-				legs[at].took, legs[at].cpu = legs[at].took+one.took, legs[at].cpu+one.cpu
-			}
-			direct, byVIP, again := legs[0], legs[1], legs[2]
-			rate = append(rate, direct.took.Seconds()/byVIP.took.Seconds())
-			same = append(same, direct.took.Seconds()/again.took.Seconds())
-			cpu = append(cpu, byVIP.cpu.Seconds()/direct.cpu.Seconds())
-			cpuSame = append(cpuSame, again.cpu.Seconds()/direct.cpu.Seconds())
-			each = append(each, float64(direct.cpu.Nanoseconds())/float64(legTurns*requests)/1e3)
+		seen, err := rounds(ctx, s.httpPairs*httpTurns, []*contender{direct, byVIP, again}, func(c *contender) (shot, error) {
+			return measureLeg(r, w, c.front[frontHTTP], requests)
+		})
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", w.name, err)
 		}
+		seen = seen.together(httpTurns)
 		rows = append(rows,
-			newRow(w.name+": requests/s by VIP / direct", "", atLeast(0.97), rate),
-			newRow(w.name+": requests/s direct / direct (noise)", "", reported, same),
-			newRow(w.name+": CPU per request by VIP / direct", "", reported, cpu),
-			newRow(w.name+": CPU per request direct / direct (noise)", "", reported, cpuSame),
-			newRow(w.name+": CPU per request direct, client and server", "us", reported, each),
+			newRow(w.name+": requests/s by VIP / direct", "", atLeast(0.97), seen.ratios(byVIP, direct, rate)),
+			newRow(w.name+": requests/s direct / direct (noise)", "", reported, seen.ratios(again, direct, rate)),
+			newRow(w.name+": CPU per request by VIP / direct", "", reported, seen.ratios(byVIP, direct, cpu)),
+			newRow(w.name+": CPU per request direct / direct (noise)", "", reported, seen.ratios(again, direct, cpu)),
+			newRow(w.name+": CPU per request direct, client and server", "us", reported, seen.values(direct, cpu)),
 		)
 	}
 	return rows, nil
@@ -101,17 +76,19 @@ func (w workload) order(target string, requests int) order {
 	return order{Load: &load{URL: "http://" + target + w.path, Requests: requests, Clients: loadClients, NewConnections: w.fresh}}
 }
 
-func measureLeg(r *rig, w workload, target string, requests int) (leg, error) {
+// measureLeg has the CPU time of client and server together.
+func measureLeg(r *rig, w workload, target string, requests int) (shot, error) {
 	before, err := cpuOf(r.client, r.server)
 	if err != nil {
-		return leg{}, err
+		return shot{}, err
 	}
 	d, err := r.client.do(w.order(target, requests))
 	if err != nil {
-		return leg{}, err
+		return shot{}, err
 	}
 	after, err := cpuOf(r.client, r.server)
-	return leg{took: d.Took, cpu: after - before}, err
+	n := float64(requests)
+	return shot{rate: n / d.Took.Seconds(), cpu: microseconds(after-before) / n}, err
 }
 
 func cpuOf(peers ...*peer) (time.Duration, error) {

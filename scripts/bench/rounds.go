@@ -21,6 +21,11 @@ func p99(s shot) float64  { return s.p99 }
 func cpu(s shot) float64  { return s.cpu }
 func side(s shot) float64 { return s.side }
 
+// way is a contender with an address alone.
+func way(name, address string) *contender {
+	return &contender{name: name, front: map[int]string{frontHTTP: address}}
+}
+
 // shots are by contender and round.
 type shots map[*contender][]shot
 
@@ -51,7 +56,8 @@ func rounds(ctx context.Context, n int, all []*contender, fire func(*contender) 
 	return seen, nil
 }
 
-// together makes one shot, of their mean rate, of every n of a contender.
+// together makes one shot of every n of a contender: the mean of their rates and
+// of their CPU times.
 func (s shots) together(n int) shots {
 	out := shots{}
 	for c, all := range s {
@@ -59,6 +65,7 @@ func (s shots) together(n int) shots {
 			var mean shot
 			for _, one := range some {
 				mean.rate += one.rate / float64(len(some))
+				mean.cpu += one.cpu / float64(len(some))
 			}
 			out[c] = append(out[c], mean)
 		}
