@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"strings"
@@ -31,6 +32,15 @@ func serveH2C(h *testutil.Host, handler http.HandlerFunc) {
 			go (&http2.Server{}).ServeConn(c, &http2.ServeConnOpts{Handler: handler})
 		}
 	}()
+}
+
+// h2cClient has one HTTP/2 connection from inside a host.
+func h2cClient(tb testing.TB, h *testutil.Host) *http.Client {
+	t := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+		return h.Dial(ctx, network, address)
+	}}
+	tb.Cleanup(t.CloseIdleConnections)
+	return &http.Client{Transport: t, Timeout: 20 * time.Second}
 }
 
 // A real HTTP/2 client and many streams: the 503s of one endpoint are not seen.

@@ -2,17 +2,13 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"connectd/pkg/testutil"
 )
@@ -33,17 +29,16 @@ func (s *shop) requestingHTTP2(h *testutil.Host, address string, workers int) *h
 	l := &http2Load{httpLoad: httpLoad{host: h, address: address, cancel: cancel}}
 	s.Cleanup(func() { cancel(); l.wg.Wait() })
 	for worker := range workers {
+		c := h2cClient(s, h)
+		c.Timeout = 10 * time.Second
 		l.wg.Go(func() {
-			t := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
-				return h.Dial(ctx, "tcp", address)
-			}}
-			defer t.CloseIdleConnections()
+			defer c.CloseIdleConnections()
 			for n := 0; ctx.Err() == nil; n++ {
-				if err := l.request(t); err != nil {
+				if err := l.request(c); err != nil {
 					l.fail(err)
 				}
 				if n%perConnection == perConnection-1 {
-					t.CloseIdleConnections()
+					c.CloseIdleConnections()
 				}
 				pause(ctx, time.Duration(worker)*time.Millisecond)
 			}
@@ -53,9 +48,8 @@ func (s *shop) requestingHTTP2(h *testutil.Host, address string, workers int) *h
 }
 
 // request posts: what must not be repeated by who cannot know that it was lost.
-func (l *http2Load) request(t *http2.Transport) error {
-	c := &http.Client{Transport: t, Timeout: 10 * time.Second}
-	r, err := c.Post("http://orders/", "text/plain", strings.NewReader("an order"))
+func (l *http2Load) request(c *http.Client) error {
+	r, err := c.Post("http://"+l.address+"/", "text/plain", strings.NewReader("an order"))
 	if err != nil {
 		return err
 	}

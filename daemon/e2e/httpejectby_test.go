@@ -1,21 +1,14 @@
 package e2e
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
-
-	"connectd/pkg/testutil"
 )
 
 // badWays are what an endpoint may do wrong, by path.
@@ -47,15 +40,6 @@ func goodWays(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprint(w, "a whole one")
-}
-
-// h2cClient has one HTTP/2 connection from inside a host.
-func h2cClient(tb testing.TB, h *testutil.Host) *http.Client {
-	t := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-		return h.Dial(ctx, network, address)
-	}}
-	tb.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Transport: t, Timeout: 20 * time.Second}
 }
 
 // TestHTTPEjectionBy: whatever an endpoint does wrong, over whichever protocol,

@@ -39,22 +39,14 @@ func TestAnswersOfEndpointsAreCounted(t *testing.T) {
 				w.WriteHeader(503)
 				io.WriteString(w, "sorry")
 			}
-			listen := serveH2
-			if c.protocol == lb.AppHTTP {
-				listen = serve
-			}
-			addr := listen(t, answer)
+			addr := serveAs(t, c.protocol, answer)
 			w := newWorld(t, addr)
 			w.change(func(h *lb.HTTP) { h.Protocol, h.Retry.Attempts = c.protocol, c.attempts }, addr)
-			client := w.h2client()
-			if c.protocol == lb.AppHTTP {
-				client = w.client()
-			}
 			req, _ := http.NewRequest("PUT", w.url("/"), strings.NewReader("a body"))
 			if c.grpc >= 0 {
 				req.Header.Set("content-type", "application/grpc")
 			}
-			r, err := client.Do(req)
+			r, err := w.speaks(c.protocol).Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}

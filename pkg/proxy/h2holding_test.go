@@ -9,10 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-
-	"connectd/pkg/lb"
 	"connectd/pkg/proxy/h2"
 	"connectd/pkg/testutil"
 )
@@ -24,7 +20,7 @@ func TestHTTP2Holding(t *testing.T) {
 	var begun sync.WaitGroup
 	begun.Add(clients * streams)
 	var sent atomic.Int64 // to those that do not read
-	addr := serveH2(t, func(w http.ResponseWriter, r *http.Request) {
+	w, _ := newH2World(t, func(w http.ResponseWriter, r *http.Request) {
 		slow := r.URL.Path == "/slow"
 		if slow {
 			begun.Done()
@@ -40,16 +36,10 @@ func TestHTTP2Holding(t *testing.T) {
 			}
 		}
 	})
-	w := newWorld(t, addr)
-	w.change(func(h *lb.HTTP) { h.Protocol = lb.AppHTTP2 }, addr)
 	for range clients {
-		bare := w.dial()
-		bare.send(http2.ClientPreface)
-		f := &framed{Framer: http2.NewFramer(bare.Conn, bare.r)}
-		f.enc = hpack.NewEncoder(&f.block)
-		f.WriteSettings()
+		c := w.dialH2()
 		for i := range streams {
-			f.headers(uint32(2*i+1), true, ":method", "GET", ":scheme", "http", ":path", "/slow", ":authority", "x")
+			c.request(uint32(2*i+1), "GET", "/slow")
 		}
 	}
 	begun.Wait()

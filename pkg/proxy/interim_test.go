@@ -33,12 +33,8 @@ func TestRetryAfterInterim(t *testing.T) {
 			{"103, nothing", true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, true, 504},
 		} {
 			t.Run(fmt.Sprint(protocol, " ", c.name), func(t *testing.T) {
-				serve := serve
-				if protocol == lb.AppHTTP2 {
-					serve = serveH2
-				}
 				var failed, interim atomic.Int64
-				endpoints := []string{serve(t, func(w http.ResponseWriter, r *http.Request) {
+				endpoints := []string{serveAs(t, protocol, func(w http.ResponseWriter, r *http.Request) {
 					if c.hints {
 						w.WriteHeader(103)
 					}
@@ -47,17 +43,16 @@ func TestRetryAfterInterim(t *testing.T) {
 					c.end(w, r)
 				})}
 				if !c.alone {
-					endpoints = append(endpoints, serve(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
+					endpoints = append(endpoints, serveAs(t, protocol, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
 				}
 				w := newWorld(t, endpoints...)
 				w.change(func(h *lb.HTTP) { h.Protocol, h.RequestTimeout = protocol, 5*time.Second }, endpoints...)
 				if c.alone {
 					w.change(func(h *lb.HTTP) { h.RequestTimeout = 100 * time.Millisecond }, endpoints...)
 				}
-				client := w.client()
-				client.Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
-				if protocol == lb.AppHTTP2 {
-					client = w.h2client()
+				client := w.speaks(protocol)
+				if t, ok := client.Transport.(*http.Transport); ok {
+					t.ExpectContinueTimeout = 10 * time.Second
 				}
 				for range 2 { // in turn, so that one of them begins with the failing endpoint
 					req, _ := http.NewRequest("PUT", w.url("/"), strings.NewReader(body))

@@ -2,17 +2,12 @@ package h2
 
 import (
 	"net"
-	"strings"
 	"testing"
-	"time"
 
-	"github.com/summerwind/h2spec/config"
-	"github.com/summerwind/h2spec/generic"
-	h2hpack "github.com/summerwind/h2spec/hpack"
-	h2http2 "github.com/summerwind/h2spec/http2"
-	"github.com/summerwind/h2spec/spec"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"connectd/pkg/testutil/h2spec"
 )
 
 // answerer answers every request, when it is complete, with a small page.
@@ -77,37 +72,7 @@ func (l *loop) listen(cfg Config, h Handler) net.Addr {
 
 // TestH2Spec runs the conformance suite h2spec against a server session.
 func TestH2Spec(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds: h2spec waits for silence")
-	}
 	l := newLoop(t)
 	addr := l.listen(Config{Server: true}, &answerer{loop: l}).(*net.TCPAddr)
-	c := &config.Config{
-		Host: addr.IP.String(), Port: addr.Port, Path: "/",
-		Timeout: time.Second, MaxHeaderLen: 4000, Strict: true,
-	}
-	ran := 0
-	for _, group := range []*spec.TestGroup{generic.Spec(), h2http2.Spec(), h2hpack.Spec()} {
-		group.Test(c)
-		ran += report(t, group)
-	}
-	if ran < 140 {
-		t.Errorf("only %d cases ran", ran)
-	}
-}
-
-func report(t *testing.T, group *spec.TestGroup) (ran int) {
-	for _, test := range group.Tests {
-		if test.Result == nil {
-			continue
-		}
-		ran++
-		if test.Result.Failed || test.Result.Skipped {
-			t.Errorf("%s %s: %s: %v", group.ID(), group.Name, strings.TrimSpace(test.Desc), test.Result.Error)
-		}
-	}
-	for _, sub := range group.Groups {
-		ran += report(t, sub)
-	}
-	return ran
+	h2spec.Run(t, addr.AddrPort())
 }
