@@ -40,8 +40,7 @@ struct exchange {
  * connections that live side by side have places of their own, and a place is
  * still in a cache when its turn comes again. A hash meets a part of its table
  * that no cache holds at each connection; the socket's storage costs two
- * allocations and frees. Either is more than all else that mode direct does for
- * a connection. */
+ * allocations and frees, more than all else that mode direct does for one. */
 #define NEAR_EXCHANGES 2048
 MAP(exchanges_near_v1, BPF_MAP_TYPE_ARRAY, __u32, struct exchange, NEAR_EXCHANGES);
 

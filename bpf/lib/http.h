@@ -44,15 +44,15 @@ MAP(http_strikes_v1, BPF_MAP_TYPE_LRU_HASH, struct task_endpoint, __u64, 8192);
 /* Room for a part of a head: the stack is too small, and kernels before 5.12 do
  * not index it by a variable. */
 #define HEAD_BYTES 1024
-
-/* How many parts of a segment are looked at, in which the head's end, or a final
- * status, may come. */
-#define READS 8
 union head {
 	__u8 bytes[HEAD_BYTES];
 	__u64 words[HEAD_BYTES / 8];
 };
 MAP(heads_v1, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, union head, 1);
+
+/* How many parts of a segment are looked at, in which the head's end, or a final
+ * status, may come. */
+#define READS 8
 
 /* Where the payload of a TCP segment lies, and what its header says. */
 struct segment {

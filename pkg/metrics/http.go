@@ -220,7 +220,7 @@ func (s *state) emitHTTP(f *families, out *scrape, svc *service) {
 	if nonzero(svc.restHTTP) {
 		s.emitEndpointHTTP(f, out, l.rest, slices.Clone(svc.restHTTP))
 	}
-	s.emitEndpointGRPC(f, out, l.rest, slices.Clone(svc.restGRPC))
+	s.emitEndpointGRPC(f, out, l.rest, svc.restGRPC)
 }
 
 // each returns the labels of a service with each of the values.

@@ -191,7 +191,7 @@ func (q *h2Request) leave(f route.Failure, status, grpc int) {
 	q.route.State.Caller(q.task).Done(status, -1, took, 0, 0)
 	switch {
 	case f == route.RefusedStream || f == route.Unsent || q.ours:
-	case f != route.NoFailure || status >= 500 || grpc == grpcUnavailable:
+	case f != route.NoFailure || status >= 500 || grpc == h2.CallUnavailable:
 		q.l.p.judge(q.task.ID, e, false)
 	case status != 0:
 		q.l.p.judge(q.task.ID, e, true)
@@ -205,8 +205,6 @@ func (q *h2Request) release() {
 		q.up = nil
 	}
 }
-
-const grpcUnavailable = 14
 
 // Done implements h2.Carrier.
 func (l *loop) Done(x *h2.Exchange) {
@@ -240,7 +238,7 @@ func (l *loop) Done(x *h2.Exchange) {
 		s.Timeouts.Add(1)
 	}
 	if q.retries > 0 {
-		s.Retried(x.Status != 0 && x.Status < 500 && x.GRPCStatus != grpcUnavailable)
+		s.Retried(x.Status != 0 && x.Status < 500 && x.GRPCStatus != h2.CallUnavailable)
 	}
 	if q.route.HTTP.AccessLog.Path != "" && l.p.params.Access != nil {
 		q.log(took)

@@ -20,7 +20,7 @@ type h2Conn struct {
 // h2Owner is told what becomes of its connection.
 type h2Owner interface {
 	fed()    // something was read
-	moved()  // something was read or written: a stream may have ended
+	wrote()  // something may have been written: a stream may have ended
 	ended()  // it is closed
 	parted() // all is said, and the socket is the owner's to close
 }
@@ -105,9 +105,6 @@ func (c *h2Conn) feed(p []byte) bool {
 	if !c.over {
 		c.owner.fed()
 	}
-	if !c.over {
-		c.owner.moved()
-	}
 	return !c.over
 }
 
@@ -139,7 +136,7 @@ func (c *h2Conn) write() {
 		c.l.later(c)
 	}
 	if !c.over {
-		c.owner.moved()
+		c.owner.wrote()
 	}
 }
 

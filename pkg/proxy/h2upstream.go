@@ -185,8 +185,8 @@ func (u *h2Upstream) parted() {
 	u.ended()
 }
 
-// fed is nothing to do: requests have timeouts of their own.
-func (u *h2Upstream) fed() {}
+func (u *h2Upstream) fed()   { u.moved() }
+func (u *h2Upstream) wrote() { u.moved() }
 
 // released is told that a request has left the connection.
 func (u *h2Upstream) released() {

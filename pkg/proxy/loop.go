@@ -219,6 +219,5 @@ func (l *loop) clock() int64 { return int64(time.Since(l.epoch)) }
 // timeOfDay is when the loop's clock was at, by the clock on the wall as that
 // is set now.
 func (l *loop) timeOfDay(at int64) time.Time {
-	now := time.Now()
-	return now.Add(time.Duration(at) - now.Sub(l.epoch))
+	return time.Now().Add(time.Duration(at - l.clock()))
 }

@@ -78,7 +78,6 @@ type Params struct {
 
 // Proxy is the forwarder of a node.
 type Proxy struct {
-	refuse   func(reason string) // refused, made once for all HTTP/2 connections
 	params   Params
 	loops    []*loop
 	table    *route.Table
@@ -99,7 +98,6 @@ func New(p Params) (*Proxy, error) {
 		p.Loops = max(1, runtime.GOMAXPROCS(0)/2)
 	}
 	x := &Proxy{params: p, table: route.New(), seats: make(map[uint64]*seat), left: make(chan struct{}, 1)}
-	x.refuse = x.refused
 	for range p.Loops {
 		l, err := x.newLoop()
 		if err != nil {

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"time"
 
-	"connectd/pkg/lb"
-
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
+
+	"connectd/pkg/lb"
 )
 
 // series is one metric under one set of dimensions. The zero owner is the

@@ -185,7 +185,6 @@ func (x *Exchange) Expire(status int, reason string) {
 	if x.Answered() {
 		return
 	}
-	x.hangUp(http2.ErrCodeCancel)
 	x.reply(status, reason)
 }
 
@@ -208,7 +207,7 @@ func (x *Exchange) reply(status int, reason string) {
 	x.active()
 	x.dropRequest()
 	if x.GRPC {
-		x.Status, x.GRPCStatus = 200, 14 // UNAVAILABLE
+		x.Status, x.GRPCStatus = 200, CallUnavailable
 		switch status {
 		case 504:
 			x.GRPCStatus = 4 // DEADLINE_EXCEEDED
@@ -270,7 +269,7 @@ func (x *Exchange) endpointGone(cause Cause) {
 	case x.GRPC && cause.Lost:
 		// Without a forwarder the client would have seen its own connection
 		// end, and told its caller UNAVAILABLE; a reset would be INTERNAL.
-		x.GRPCStatus, x.Aborted, x.Broken = 14, true, true
+		x.GRPCStatus, x.Aborted, x.Broken = CallUnavailable, true, true
 		x.dropRequest()
 		x.res.end, x.res.trailers = true, []hpack.HeaderField{
 			{Name: "grpc-status", Value: "14"},

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// active tells the carrier that something has moved, when that counts.
 func (x *Exchange) active() {
 	if x.Answered() {
 		x.f.carrier.Active(x)
@@ -155,9 +156,9 @@ func (x *Exchange) response(fields []hpack.HeaderField, end bool) {
 	if x.GRPC && end {
 		grpc = grpcStatus(fields)
 	}
-	if status == 503 || grpc == 14 {
+	if status == 503 || grpc == CallUnavailable {
 		why := Unavailable
-		if grpc == 14 {
+		if grpc == CallUnavailable {
 			why = GRPCUnavailable
 		}
 		if x.f.carrier.Judge(x, why) && x.Replayable() {

@@ -24,12 +24,13 @@ func (f Failure) Answer() (status, grpc int) {
 	case Unavailable:
 		return 503, -1
 	case GRPCUnavailable:
-		return 200, grpcUnavailable
+		return 200, CallUnavailable
 	}
 	return 0, -1
 }
 
-const grpcUnavailable = 14
+// CallUnavailable is UNAVAILABLE as the result of a call.
+const CallUnavailable = 14
 
 // Carrier is what exchanges ask of the loop that carries them. Its methods run
 // inside callbacks of sessions.

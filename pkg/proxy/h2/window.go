@@ -15,7 +15,7 @@ import (
 // what many streams hold and stops none, for what was taken comes back at once.
 const (
 	someWindow  = 32 << 10
-	leastWindow = 4 << 10 // the smallest buffer of a pool
+	leastWindow = minBuffer
 
 	// MaxHolding is what a loop may hold for slow readers, bytes, beyond which
 	// each gets little at a time.
