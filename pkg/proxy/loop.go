@@ -34,6 +34,7 @@ type loop struct {
 	socks     []*sock // by descriptor
 	gen       int32
 	now       int64 // monotonic nanoseconds, when this turn began
+	gaveWay   int64 // when the loop last let the runtime schedule it anew
 	timers    timers
 	queue     []*coro // to be resumed
 	turning   []*coro
@@ -125,6 +126,7 @@ func (l *loop) run() {
 	defer l.release()
 	for !l.closing {
 		l.turn(l.wait())
+		l.giveWay()
 	}
 	for _, co := range l.spare {
 		co.stop()
