@@ -49,6 +49,19 @@ func (w *world) classes() map[string]uint64 {
 	return out
 }
 
+// answered are the counts of requests in the same way.
+func (w *world) answered() map[string]uint64 {
+	out := make(map[string]uint64)
+	w.p.Each(func(s *route.Service) {
+		for class := range s.Counters.Classes {
+			if n := s.Counters.Classes[class].Load(); n > 0 {
+				out[strconv.Itoa(class)] += n
+			}
+		}
+	}, func(*route.Endpoint) {})
+	return out
+}
+
 // refusals are the counts of forwarder_refusals_total, those that are 0 left
 // out.
 func (w *world) refusals() map[string]uint64 {

@@ -64,6 +64,18 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 	return h2.Origin{For: string(c.seat.source(q.route, q.choice.V6)), Proto: "http", RequestID: string(id[:])}, 0
 }
 
+// refused counts and logs a request that the session itself has answered, and of
+// which no more is known.
+func (h *h2Client) refused(status int, reason string) {
+	l, c := h.l, h.c
+	x := &h2.Exchange{Status: status, GRPCStatus: -1, Reason: reason}
+	q := &h2Request{l: l, x: x, c: c, start: l.now}
+	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	x.User = q
+	c.requests++
+	l.Done(x)
+}
+
 // Dial implements h2.Carrier.
 func (l *loop) Dial(x *h2.Exchange) {
 	q := x.User.(*h2Request)
@@ -216,7 +228,7 @@ func (l *loop) Done(x *h2.Exchange) {
 	if x.Broken { // with an answer, as in relay
 		failure = route.Reset
 		q.ours = q.up != nil && q.up.hungUp
-		q.route.State.Decide(q.route.HTTP.Retry, route.Try{Failure: failure, ResponseStarted: true}, l.now)
+		q.route.State.BrokeOff()
 	}
 	q.leave(failure, x.Status, x.GRPCStatus)
 	q.c.armH2()

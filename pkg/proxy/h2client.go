@@ -35,7 +35,7 @@ func (c *client) speaksHTTP2() (yes, maybe bool) {
 		return true, false
 	}
 	c.h2 = &h2Client{c: c}
-	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true, Refused: c.l.p.refused}, c.h2)
+	c.h2.h2Conn = c.l.newH2(&c.sock, h2.Config{Server: true, Refused: c.h2.refused}, c.h2)
 	if c.l.p.draining.Load() {
 		c.h2.shutdown()
 	}

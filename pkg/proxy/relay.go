@@ -24,7 +24,7 @@ func (x *exchange) relay() ending {
 		moved := x.l.move(&x.reply)
 		switch moved {
 		case flowCut, flowBad:
-			x.decide(route.Reset) // to be counted: it cannot be tried again
+			x.route.State.BrokeOff()
 			x.leave(route.Reset, true)
 			return endReset
 		case flowBroken:

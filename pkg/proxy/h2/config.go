@@ -26,9 +26,9 @@ type Config struct {
 	// requests of different clients meet, and one that does not read must not
 	// hold up the others. Not below StreamWindow.
 	ConnWindow int
-	// Refused is told the reason when a request is answered here and handed to
-	// nobody; nil is not told.
-	Refused func(reason string)
+	// Refused is told of a request that is answered here and handed to nobody;
+	// nil is not told.
+	Refused func(status int, reason string)
 	// Pool is shared by the sessions of one loop. Nil makes one of its own.
 	Pool *Pool
 }

@@ -129,7 +129,7 @@ func (s *Session) tooLarge(b block) error {
 	})
 	s.appendHeaders(b.id, true)
 	if s.cfg.Refused != nil {
-		s.cfg.Refused(ReasonHeadTooLarge)
+		s.cfg.Refused(431, ReasonHeadTooLarge)
 	}
 	if b.end {
 		return s.chatter()

@@ -107,6 +107,9 @@ func (s *Service) Decide(r lb.Retry, t Try, now int64) Verdict {
 	return v
 }
 
+// BrokeOff counts a response that ended before it was whole.
+func (s *Service) BrokeOff() { s.Retries[RetryRefused+RetryOutcome(ResponseStarted)].Add(1) }
+
 // Retried counts a request that was tried again.
 func (s *Service) Retried(well bool) {
 	if well {
