@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // bars are what the forwarder is held against under one load. The zero value
@@ -17,15 +18,16 @@ type bars struct {
 type forwardLoad struct {
 	name   string // in the tables
 	hammer hammer
+	turns  int  // short loads of each that make one shot; 0: one long one
 	few    bool // half of the rounds: it has no bar
 	beside bool // bulk runs beside it
 	bars   bars
 }
 
 var smallLoads = []forwardLoad{
-	{name: "1 connection", hammer: hammer{Path: "/", Connections: 1},
+	{name: "1 connection", hammer: hammer{Path: "/", Connections: 1}, turns: 3,
 		bars: bars{haproxy: atLeast(1), reverse: atLeast(2), p99: atMost(1), cpu: atMost(0.9)}},
-	{name: "32 connections", hammer: hammer{Path: "/", Connections: 32},
+	{name: "32 connections", hammer: hammer{Path: "/", Connections: 32}, turns: 3,
 		bars: bars{haproxy: atLeast(1), pair: atLeast(1.6), reverse: atLeast(2), p99: atMost(1), cpu: atMost(0.9)}},
 	{name: "256 connections", hammer: hammer{Path: "/", Connections: 256}, few: true},
 	{name: "32 at once, new connections", hammer: hammer{Path: "/", Connections: 32, Fresh: true}, few: true},
@@ -59,12 +61,13 @@ func measureForward(ctx context.Context, st *stage, s scale, loads []forwardLoad
 		if l.few {
 			n = max(n/2, 2)
 		}
-		l.hammer.For = s.hammer
-		seen, err := rounds(ctx, n, all, func(c *contender) (shot, error) { return st.strike(c, l) })
+		l.turns = max(l.turns, 1)
+		l.hammer.For = s.hammer / time.Duration(l.turns)
+		seen, err := rounds(ctx, n*l.turns, all, func(c *contender) (shot, error) { return st.strike(c, l) })
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w%s", l.name, err, st.said())
 		}
-		rows = append(rows, forwardRows(st, seen, l.name, l.bars)...)
+		rows = append(rows, forwardRows(st, seen.together(l.turns), l.name, l.bars)...)
 	}
 	return rows, nil
 }

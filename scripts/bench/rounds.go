@@ -56,8 +56,7 @@ func rounds(ctx context.Context, n int, all []*contender, fire func(*contender) 
 	return seen, nil
 }
 
-// together makes one shot of every n of a contender: the mean of their rates and
-// of their CPU times.
+// together makes one shot of every n of a contender: the mean of each figure.
 func (s shots) together(n int) shots {
 	out := shots{}
 	for c, all := range s {
@@ -65,7 +64,9 @@ func (s shots) together(n int) shots {
 			var mean shot
 			for _, one := range some {
 				mean.rate += one.rate / float64(len(some))
+				mean.p99 += one.p99 / float64(len(some))
 				mean.cpu += one.cpu / float64(len(some))
+				mean.side += one.side / float64(len(some))
 			}
 			out[c] = append(out[c], mean)
 		}

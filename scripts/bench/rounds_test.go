@@ -46,8 +46,8 @@ func TestRounds(t *testing.T) {
 
 func TestTogether(t *testing.T) {
 	c := &contender{}
-	got := shots{c: {{rate: 1, cpu: 4}, {rate: 3, cpu: 6}, {rate: 10}, {rate: 20}, {rate: 7, cpu: 1}}}.together(2)[c]
-	if want := []shot{{rate: 2, cpu: 5}, {rate: 15}, {rate: 7, cpu: 1}}; !slices.Equal(got, want) {
+	got := shots{c: {{rate: 1, cpu: 4}, {rate: 3, cpu: 6}, {rate: 10, p99: 2, side: 1}, {rate: 20, p99: 4, side: 7}, {rate: 7, cpu: 1}}}.together(2)[c]
+	if want := []shot{{rate: 2, cpu: 5}, {rate: 15, p99: 3, side: 4}, {rate: 7, cpu: 1}}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
