@@ -31,18 +31,22 @@ struct exchange {
 	__u8 request;  /* enum request_state */
 	__u8 response; /* enum response_state */
 	__u8 have;     /* bytes of frame */
-	__u8 pad[5];
-	__u8 frame[16];            /* the beginning of an HTTP/2 frame that a segment ends in */
+	__u8 pad[13];
+	/* A cache line is over: what follows is of HTTP/2 alone. */
+	__u8 frame[16];           /* the beginning of an HTTP/2 frame that a segment ends in */
 	__u64 open[STREAMS / 64]; /* streams, modulo STREAMS, whose response has begun */
+	__u64 pad_line[2];
 };
 
 /* By socket cookie, modulo its size. Cookies come in sequence, so the few
  * connections that live side by side have places of their own, and a place is
  * still in a cache when its turn comes again. A hash meets a part of its table
  * that no cache holds at each connection; the socket's storage costs two
- * allocations and frees, more than all else that mode direct does for one. */
+ * allocations and frees, more than all else that mode direct does for one.
+ * SHARED, because its values begin at a page then, and each has cache lines of
+ * its own: request and response are often seen by different CPUs. */
 #define NEAR_EXCHANGES 2048
-MAP(exchanges_near_v1, BPF_MAP_TYPE_ARRAY, __u32, struct exchange, NEAR_EXCHANGES);
+SHARED(exchanges_near_v2, struct exchange, NEAR_EXCHANGES);
 
 /* Connections whose place there another one has. */
 struct {
@@ -51,20 +55,20 @@ struct {
 	__type(key, __u64);
 	__type(value, struct exchange);
 	__uint(max_entries, 1);
-} exchanges_far_v1 SEC(".maps");
+} exchanges_far_v2 SEC(".maps");
 
 static __always_inline struct exchange *near_exchange(__u64 cookie)
 {
 	__u32 place = cookie & (NEAR_EXCHANGES - 1);
 
-	return bpf_map_lookup_elem(&exchanges_near_v1, &place);
+	return bpf_map_lookup_elem(&exchanges_near_v2, &place);
 }
 
 static __always_inline struct exchange *exchange_by(__u64 cookie)
 {
 	struct exchange *x = near_exchange(cookie);
 
-	return x && x->cookie == cookie ? x : bpf_map_lookup_elem(&exchanges_far_v1, &cookie);
+	return x && x->cookie == cookie ? x : bpf_map_lookup_elem(&exchanges_far_v2, &cookie);
 }
 
 /* Follows a connection from its SYN on. One for which there is no room is not,
@@ -80,7 +84,7 @@ static __always_inline void follow(__u64 cookie, const struct connection *c)
 	if (x && (!x->cookie || x->cookie == cookie))
 		*x = new;
 	else
-		bpf_map_update_elem(&exchanges_far_v1, &cookie, &new, BPF_ANY);
+		bpf_map_update_elem(&exchanges_far_v2, &cookie, &new, BPF_ANY);
 }
 
 static __always_inline void unfollow(__u64 cookie, const struct connection *c)
@@ -93,5 +97,5 @@ static __always_inline void unfollow(__u64 cookie, const struct connection *c)
 	if (x && x->cookie == cookie)
 		x->cookie = 0;
 	else
-		bpf_map_delete_elem(&exchanges_far_v1, &cookie);
+		bpf_map_delete_elem(&exchanges_far_v2, &cookie);
 }

@@ -130,8 +130,10 @@ static __always_inline void answered(struct exchange *x, __u32 class)
 {
 	struct http_stats *e = http_stats_of(x->endpoint, x->service);
 	struct http_stats *s = http_stats_of(0, x->service), *c = caller_stats_of(x);
-	__u64 us = (bpf_ktime_get_ns() - x->asked_ns) / 1000, i = class;
+	__u64 now = bpf_ktime_get_ns(), us = 0, i = class;
 
+	if (now > x->asked_ns) /* paced, a request may be meant to leave later than it does */
+		us = (now - x->asked_ns) / 1000;
 	x->asked_ns = 0;
 	asm volatile("" : "+r"(i)); /* 64 bits: the verifier must see used what it sees compared */
 	if (i >= HTTP_CLASSES)

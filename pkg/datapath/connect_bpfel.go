@@ -125,9 +125,10 @@ type connectExchange struct {
 	Request  uint8
 	Response uint8
 	Have     uint8
-	Pad      [5]uint8
+	Pad      [13]uint8
 	Frame    [16]uint8
 	Open     [4]uint64
+	PadLine  [2]uint64
 }
 
 type connectFailure uint32
@@ -288,8 +289,8 @@ const (
 	connectMapEndpointStatsV1    = "endpoint_stats_v1"
 	connectMapEndpointsV1        = "endpoints_v1"
 	connectMapEventsV1           = "events_v1"
-	connectMapExchangesFarV1     = "exchanges_far_v1"
-	connectMapExchangesNearV1    = "exchanges_near_v1"
+	connectMapExchangesFarV2     = "exchanges_far_v2"
+	connectMapExchangesNearV2    = "exchanges_near_v2"
 	connectMapForwardersV1       = "forwarders_v1"
 	connectMapFrontendsV1        = "frontends_v1"
 	connectMapHeartbeatsV1       = "heartbeats_v1"
@@ -400,8 +401,8 @@ type connectMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.MapSpec `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.MapSpec `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.MapSpec `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.MapSpec `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
@@ -470,8 +471,8 @@ type connectMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.Map `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.Map `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.Map `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.Map `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
@@ -502,8 +503,8 @@ func (m *connectMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesFarV1,
-		m.ExchangesNearV1,
+		m.ExchangesFarV2,
+		m.ExchangesNearV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,

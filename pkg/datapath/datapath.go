@@ -191,7 +191,7 @@ func (p *Params) configure(spec *ebpf.CollectionSpec) error {
 		connectMapServiceStatsV1:  p.MaxServices + 1,
 		connectMapTurnsV1:         p.MaxServices + 1,
 		connectMapConnectionsV1:   p.MaxConnections,
-		connectMapExchangesFarV1:  p.MaxConnections,
+		connectMapExchangesFarV2:  p.MaxConnections,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

@@ -190,13 +190,13 @@ func removeLink(bpffs, name string) (removed bool, err error) {
 // forgetExchange does what sock_ops does when a connection ends. Most have none.
 func (d *Datapath) forgetExchange(cookie uint64) {
 	var x connectExchange
-	near := d.objs.ExchangesNearV1
+	near := d.objs.ExchangesNearV2
 	place := uint32(cookie % uint64(near.MaxEntries()))
 	if near.Lookup(place, &x) == nil && x.Cookie == cookie {
 		_ = near.Put(place, connectExchange{})
 		return
 	}
-	_ = d.objs.ExchangesFarV1.Delete(cookie)
+	_ = d.objs.ExchangesFarV2.Delete(cookie)
 }
 
 // HTTP reads the counters of services and endpoints in mode direct that had

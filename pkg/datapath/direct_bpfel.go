@@ -100,8 +100,8 @@ const (
 	directMapEndpointStatsV1     = "endpoint_stats_v1"
 	directMapEndpointsV1         = "endpoints_v1"
 	directMapEventsV1            = "events_v1"
-	directMapExchangesFarV1      = "exchanges_far_v1"
-	directMapExchangesNearV1     = "exchanges_near_v1"
+	directMapExchangesFarV2      = "exchanges_far_v2"
+	directMapExchangesNearV2     = "exchanges_near_v2"
 	directMapForwardersV1        = "forwarders_v1"
 	directMapFrontendsV1         = "frontends_v1"
 	directMapHeadsV1             = "heads_v1"
@@ -200,8 +200,8 @@ type directMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.MapSpec `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.MapSpec `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.MapSpec `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.MapSpec `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.MapSpec `ebpf:"heads_v1"`
@@ -274,8 +274,8 @@ type directMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.Map `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.Map `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.Map `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.Map `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeadsV1           *ebpf.Map `ebpf:"heads_v1"`
@@ -310,8 +310,8 @@ func (m *directMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesFarV1,
-		m.ExchangesNearV1,
+		m.ExchangesFarV2,
+		m.ExchangesNearV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeadsV1,

@@ -169,7 +169,7 @@ const stranger = 1 << 63
 // crowd gives every near place to somebody else.
 func (r *directRig) crowd() {
 	r.tb.Helper()
-	near := r.dp.objs.ExchangesNearV1
+	near := r.dp.objs.ExchangesNearV2
 	for place := range near.MaxEntries() {
 		if err := near.Put(place, connectExchange{Cookie: stranger}); err != nil {
 			r.tb.Fatal(err)
@@ -180,7 +180,7 @@ func (r *directRig) crowd() {
 // exchanges is how many connections are followed.
 func (r *directRig) exchanges() (near, far int) {
 	r.tb.Helper()
-	for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV1) {
+	for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV2) {
 		if err != nil {
 			r.tb.Fatal(err)
 		}
@@ -188,7 +188,7 @@ func (r *directRig) exchanges() (near, far int) {
 			near++
 		}
 	}
-	for _, err := range all[uint64, connectExchange](r.dp.objs.ExchangesFarV1) {
+	for _, err := range all[uint64, connectExchange](r.dp.objs.ExchangesFarV2) {
 		if err != nil {
 			r.tb.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestDirectEnds(t *testing.T) {
 			if !tc.crowded {
 				return
 			}
-			for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV1) {
+			for e, err := range all[uint32, connectExchange](r.dp.objs.ExchangesNearV2) {
 				if err != nil || e.value.Cookie != stranger {
 					t.Fatalf("place %d is %x's (%v)", e.key, e.value.Cookie, err)
 				}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,21 +100,31 @@ func status(w http.ResponseWriter, r *http.Request) {
 func serveStatus(l net.Listener) { http.Serve(l, http.HandlerFunc(status)) }
 
 func TestDirectKeepAlive(t *testing.T) {
-	r := newDirectRig(t, serveStatus)
+	var handled atomic.Int64 // nanoseconds
+	r := newDirectRig(t, func(l net.Listener) {
+		http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			begun := time.Now()
+			time.Sleep(time.Millisecond)
+			handled.Add(int64(time.Since(begun)))
+			status(w, r)
+		}))
+	})
 	tr := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return r.web.Dial(ctx, network, r.vip) }}
 	defer tr.CloseIdleConnections()
-	c := &http.Client{Transport: tr}
 	var want [6]uint64
+	var waited time.Duration
 	for n := range 200 {
 		code := []int{200, 404, 302, 500, 204}[n%5]
 		req, _ := http.NewRequest([]string{"GET", "POST"}[n%2], fmt.Sprintf("http://s/%d", code), nil)
 		if n%2 == 1 {
 			req.Body = io.NopCloser(strings.NewReader(strings.Repeat("GET ", 20000)))
 		}
+		begun := time.Now()
 		res, err := tr.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
 		}
+		waited += time.Since(begun)
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
 		want[code/100]++
@@ -124,10 +135,10 @@ func TestDirectKeepAlive(t *testing.T) {
 	for _, b := range got.Time.Buckets {
 		n += b
 	}
-	if n != 200 || got.Time.Sum <= 0 {
-		t.Errorf("%d durations, %s in all", n, got.Time.Sum)
+	// Each is rounded down to microseconds.
+	if least := time.Duration(handled.Load()) - 200*time.Microsecond; n != 200 || got.Time.Sum < least || got.Time.Sum > waited {
+		t.Errorf("%d durations, %s in all; the server took %s, the client waited %s", n, got.Time.Sum, least, waited)
 	}
-	_ = c
 	// Negative control: with the programs gone nothing is counted.
 	if err := r.dp.Direct(&plan.Desired{}); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,6 +200,46 @@ func TestDirectWire(t *testing.T) {
 			r.run(c, tc.exchanges)
 			r.wantSince(before, tc.classes, tc.leftOut)
 		})
+	}
+}
+
+// Whatever a status line says, and wherever it is wrong, the programs read what
+// the tables do, also where they read it at once.
+func TestDirectStatusLines(t *testing.T) {
+	const line = "HTTP/1.1 200 OK\r\n"
+	answers := slices.Clone(responseSeeds)
+	for i := range line[:len(line)-2] {
+		for _, b := range []byte("\x00\r\n 0129:/") {
+			answers = append(answers, line[:i]+string(rune(b))+line[i+1:]+"\r\n")
+		}
+	}
+	lines := newFirstLines(t)
+	var now atomic.Pointer[[]exchange]
+	r := newDirectRig(t, scripts(func() []exchange { return *now.Load() }))
+	for _, answer := range answers {
+		if answer == "" {
+			continue
+		}
+		exchanges := []exchange{{send: parts(getHead), answer: parts(answer)}}
+		twin := reader{firstLines: lines}
+		twin.sent([]byte(getHead))
+		twin.received([]byte(answer))
+		var classes [6]uint64
+		var leftOut uint64
+		for _, status := range twin.statuses {
+			classes[min(status/100, len(classes))%len(classes)]++ // of no class: other
+		}
+		if twin.leftOut && twin.statuses == nil {
+			leftOut = 1
+		}
+		now.Store(&exchanges)
+		before := r.counted()
+		c := r.dial()
+		r.run(c, exchanges)
+		c.Close()
+		if r.wantSince(before, classes, leftOut); t.Failed() {
+			t.Fatalf("answer %q", answer)
+		}
 	}
 }
 

@@ -41,8 +41,8 @@ const (
 	serveMapEndpointStatsV1    = "endpoint_stats_v1"
 	serveMapEndpointsV1        = "endpoints_v1"
 	serveMapEventsV1           = "events_v1"
-	serveMapExchangesFarV1     = "exchanges_far_v1"
-	serveMapExchangesNearV1    = "exchanges_near_v1"
+	serveMapExchangesFarV2     = "exchanges_far_v2"
+	serveMapExchangesNearV2    = "exchanges_near_v2"
 	serveMapForwardersV1       = "forwarders_v1"
 	serveMapFrontendsV1        = "frontends_v1"
 	serveMapHeartbeatsV1       = "heartbeats_v1"
@@ -131,8 +131,8 @@ type serveMapSpecs struct {
 	EndpointStatsV1   *ebpf.MapSpec `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.MapSpec `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.MapSpec `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.MapSpec `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.MapSpec `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.MapSpec `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.MapSpec `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.MapSpec `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.MapSpec `ebpf:"heartbeats_v1"`
@@ -197,8 +197,8 @@ type serveMaps struct {
 	EndpointStatsV1   *ebpf.Map `ebpf:"endpoint_stats_v1"`
 	EndpointsV1       *ebpf.Map `ebpf:"endpoints_v1"`
 	EventsV1          *ebpf.Map `ebpf:"events_v1"`
-	ExchangesFarV1    *ebpf.Map `ebpf:"exchanges_far_v1"`
-	ExchangesNearV1   *ebpf.Map `ebpf:"exchanges_near_v1"`
+	ExchangesFarV2    *ebpf.Map `ebpf:"exchanges_far_v2"`
+	ExchangesNearV2   *ebpf.Map `ebpf:"exchanges_near_v2"`
 	ForwardersV1      *ebpf.Map `ebpf:"forwarders_v1"`
 	FrontendsV1       *ebpf.Map `ebpf:"frontends_v1"`
 	HeartbeatsV1      *ebpf.Map `ebpf:"heartbeats_v1"`
@@ -231,8 +231,8 @@ func (m *serveMaps) Close() error {
 		m.EndpointStatsV1,
 		m.EndpointsV1,
 		m.EventsV1,
-		m.ExchangesFarV1,
-		m.ExchangesNearV1,
+		m.ExchangesFarV2,
+		m.ExchangesNearV2,
 		m.ForwardersV1,
 		m.FrontendsV1,
 		m.HeartbeatsV1,
