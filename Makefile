@@ -71,7 +71,7 @@ generate-check: ## whether the committed BPF objects are what the source makes
 	scripts/provision.sh generate
 	scripts/generate-check.sh
 
-bench: ## the numbers of docs/performance.md, in 15 minutes
+bench: ## the numbers of docs/performance.md, in 17 minutes
 	scripts/provision.sh bench
 	$(MAKE) build
 	go run ./scripts/bench -write

@@ -9,7 +9,7 @@ import (
 // A pair is turns short loads of each, one after another: the differences are
 // of a few hundredths, and what disturbs a shared machine lasts longer than one.
 const (
-	turns = 8
+	turns = 16
 	turn  = 25 * time.Millisecond
 )
 
