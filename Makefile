@@ -9,7 +9,10 @@ LDFLAGS := -s -w -X connectd/daemon.Version=$(VERSION) -X connectd/daemon.Commit
 
 # Packages whose tests make namespaces and load programs. They may run beside
 # one another, but a machine of two cores is then too slow for their deadlines.
-SERIAL := ./daemon/... ./pkg/datapath/... ./pkg/task/docker ./pkg/testutil/docker ./scripts/...
+SERIAL := ./daemon/e2e/... ./pkg/datapath/... ./pkg/task/docker ./pkg/testutil/docker
+
+# Such as wait half of their time: two at once.
+PAIRED := ./daemon ./daemon/demo/... ./scripts/...
 
 # What of the kernel tests runs before a change lands; the others need minutes
 # for each kernel without KVM, and are for who changes a hook.
@@ -40,10 +43,12 @@ test: ## all tests, with the race detector
 	scripts/provision.sh test demo generate
 	$(MAKE) lint
 	@echo "== tests"
-	serial=$$(go list $(SERIAL)); \
-	go list ./... | grep -vxF "$$serial" | xargs go test -race -count=1 -timeout 10m
+	later=$$(go list $(SERIAL) $(PAIRED)); \
+	go list ./... | grep -vxF "$$later" | xargs go test -race -count=1 -timeout 10m
 	@echo "== tests with programs, namespaces and whole daemons, one package at a time"
 	go test -race -count=1 -timeout 25m -p 1 $(SERIAL)
+	@echo "== tests with whole daemons, two packages at a time"
+	go test -race -count=1 -timeout 25m -p 2 $(PAIRED)
 	@echo "== the long churn of connections, which the race detector makes too slow"
 	go test -count=1 -timeout 5m -run TestNothingElseIsTerminated ./daemon/e2e
 	@echo "== passed: gofmt, vet, shellcheck, and the tests of $$(go list ./... | wc -l) packages"

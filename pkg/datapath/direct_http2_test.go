@@ -74,8 +74,8 @@ func (c *chopped) Write(b []byte) (int, error) {
 	return done, nil
 }
 
-// onOneCPU keeps the test on one processor: segments sent from two at
-// once may overtake one another, in which HTTP/2 is not followed exactly.
+// onOneCPU keeps the test on one processor: segments sent from two at once may
+// overtake one another, and then HTTP/2 is not followed exactly.
 func onOneCPU(t *testing.T) {
 	t.Helper()
 	var one, had unix.CPUSet
