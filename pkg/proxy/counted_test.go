@@ -39,27 +39,23 @@ func (w *world) retries() map[string]uint64 {
 // that are 0 left out.
 func (w *world) classes() map[string]uint64 {
 	out := make(map[string]uint64)
-	w.p.Each(func(*route.Service) {}, func(e *route.Endpoint) {
-		for class := range e.Classes {
-			if n := e.Classes[class].Load(); n > 0 {
-				out[strconv.Itoa(class)] += n
-			}
-		}
-	})
+	w.p.Each(func(*route.Service) {}, func(e *route.Endpoint) { byClass(out, &e.Counters) })
 	return out
 }
 
 // answered are the counts of requests in the same way.
 func (w *world) answered() map[string]uint64 {
 	out := make(map[string]uint64)
-	w.p.Each(func(s *route.Service) {
-		for class := range s.Counters.Classes {
-			if n := s.Counters.Classes[class].Load(); n > 0 {
-				out[strconv.Itoa(class)] += n
-			}
-		}
-	}, func(*route.Endpoint) {})
+	w.p.Each(func(s *route.Service) { byClass(out, &s.Counters) }, func(*route.Endpoint) {})
 	return out
+}
+
+func byClass(out map[string]uint64, c *route.Counters) {
+	for class := range c.Classes {
+		if n := c.Classes[class].Load(); n > 0 {
+			out[strconv.Itoa(class)] += n
+		}
+	}
 }
 
 // refusals are the counts of forwarder_refusals_total, those that are 0 left

@@ -37,14 +37,21 @@ type h2Request struct {
 	idle     timer
 }
 
-// Request implements h2.Carrier.
-func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
-	c := x.Client().Session().User.(*h2Conn).owner.(*h2Client).c
+// newH2Request begins the account of a request that has come.
+func (c *client) newH2Request(x *h2.Exchange) *h2Request {
+	l := c.l
 	q := &h2Request{l: l, x: x, c: c, start: l.now}
 	x.User = q
 	c.timer.stop()
 	c.requests++
 	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
+	return q
+}
+
+// Request implements h2.Carrier.
+func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
+	c := x.Client().Session().User.(*h2Conn).owner.(*h2Client).c
+	q := c.newH2Request(x)
 	if q.route != nil && (q.route.Former || q.route.HTTP.Protocol == lb.AppHTTP) {
 		c.h2.shutdown() // what it connects to anew is not this
 	}
@@ -67,13 +74,9 @@ func (l *loop) Request(x *h2.Exchange) (from h2.Origin, refuse int) {
 // refused counts and logs a request that the session itself has answered, and of
 // which no more is known.
 func (h *h2Client) refused(status int, reason string) {
-	l, c := h.l, h.c
 	x := &h2.Exchange{Status: status, GRPCStatus: -1, Reason: reason}
-	q := &h2Request{l: l, x: x, c: c, start: l.now}
-	q.route, q.task = l.p.table.Route(c.vip), l.p.table.Task(c.task)
-	x.User = q
-	c.requests++
-	l.Done(x)
+	h.c.newH2Request(x)
+	h.l.Done(x)
 }
 
 // Dial implements h2.Carrier.
